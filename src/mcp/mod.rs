@@ -1,0 +1,13 @@
+//! The protocol: what an MCP message is, and nothing about who may send it.
+//!
+//! Pure and synchronous. [`message`] decodes one JSON-RPC message strictly and keeps its bytes;
+//! [`json`] walks JSON text by spans; [`sse`] frames event streams; [`headers`] holds the names of
+//! the HTTP headers of both protocol eras.
+
+pub mod headers;
+pub mod json;
+pub mod message;
+pub mod sse;
+
+pub use message::Origin;
+pub use message::{DecodeError, Id, Kind, Limits, Message};

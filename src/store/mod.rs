@@ -1,0 +1,92 @@
+//! All SQL: the SQLite database that holds what changes (subjects, grants, approvals, the local
+//! issuer's refresh tokens) and an index over the audit log that can be rebuilt from it.
+//!
+//! The audit log itself is not here: it is the folder that [`crate::audit`] owns, and it wins
+//! wherever the two disagree.
+
+use std::path::Path;
+
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+/// The database could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file could not be opened or brought to the current schema.
+    #[error("cannot open the database {path}")]
+    Open {
+        /// The database file.
+        path: String,
+        /// What SQLite said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The schema could not be brought up to date.
+    #[error("cannot bring the database {path} to the current schema")]
+    Migrate {
+        /// The database file.
+        path: String,
+        /// What went wrong.
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+    /// A statement failed.
+    #[error("the database refused a statement")]
+    Query(#[from] sqlx::Error),
+    /// A row holds what this version cannot read.
+    #[error("the database holds an unreadable {what}")]
+    Unreadable {
+        /// Which column or value.
+        what: &'static str,
+    },
+}
+
+/// The open database. Cheap to clone; all clones share one pool.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(super) pool: sqlx::SqlitePool,
+}
+
+impl Store {
+    /// Opens (and creates, mode 0600 on Unix through the data directory's own 0700) the database
+    /// and applies every migration that it lacks. WAL, `synchronous = FULL`.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] or [`StoreError::Migrate`], naming the file.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let name = path.display().to_string();
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(std::time::Duration::from_secs(5));
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options)
+            .await
+            .map_err(|source| StoreError::Open { path: name.clone(), source })?;
+        Migrator::with_migrations(migrations())
+            .run(&pool)
+            .await
+            .map_err(|source| StoreError::Migrate { path: name, source })?;
+        Ok(Self { pool })
+    }
+}
+
+/// Every migration, oldest first. One that has shipped is never changed: SQLite's copy carries its
+/// hash, and a database that disagrees is refused.
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "subjects", include_str!("migrations/0001_subjects.sql"))];
+
+fn migrations() -> Vec<Migration> {
+    MIGRATIONS
+        .iter()
+        .map(|&(version, name, sql)| {
+            let sql = sql.into_sql_str();
+            Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+        })
+        .collect()
+}

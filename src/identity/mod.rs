@@ -1,1 +1,24 @@
-//! (being built)
+//! Who is calling, proved: identity tokens, grant tokens, and proof of possession.
+//!
+//! | file | owns | specification |
+//! |---|---|---|
+//! | [`oidc`] | verifying an issuer's identity tokens on the server side | OpenID Connect Core 1.0 |
+//! | [`jwks`] | an issuer's published keys, cached | RFC 7517 |
+//! | [`dpop`] | proofs that the caller holds a key, and their single use | RFC 9449 |
+//! | [`grant`] | grant tokens: signing and verifying | RFC 9068, RFC 7800 |
+//! | [`key`] | a signing key and the private file it lives in | RFC 7518 |
+//! | [`fetch`] | HTTP to issuers: no redirects, capped bodies, https or loopback | |
+//! | [`private_file`] | files that only their owner may read | |
+//!
+//! Nothing here decides what a subject may do, and nothing here talks to an MCP server.
+
+pub mod dpop;
+mod error;
+pub mod fetch;
+pub mod grant;
+pub mod jwks;
+pub mod key;
+pub mod oidc;
+pub mod private_file;
+
+pub use error::{Fault, TokenError};

@@ -1,0 +1,170 @@
+//! What a control server says about itself at `/.well-known/mcpx`.
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::identity::fetch::{self, FetchError};
+
+/// Where a server describes itself, below its URL.
+pub const WELL_KNOWN: &str = "/.well-known/mcpx";
+
+/// The only version of the description that exists.
+const VERSION: u32 = 1;
+
+/// A control server's description of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// Version of this document: 1.
+    pub version: u32,
+    /// The server's public URL.
+    pub server: Url,
+    /// Who it lets people log in with; the first is the default.
+    pub issuers: Vec<IssuerInfo>,
+    /// Where identity tokens are exchanged for grant tokens.
+    pub token_endpoint: Url,
+    /// The base of its API.
+    pub api: Url,
+    /// The verifier key of its audit log, as C2SP signed notes write it.
+    pub log_key: String,
+}
+
+/// An issuer that a server trusts, as its clients need to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuerInfo {
+    /// What people call it.
+    pub name: String,
+    /// Its URL, exactly as in its tokens' `iss`: a text, because a parsed URL may gain a slash.
+    pub url: String,
+    /// The public client that brokers are there.
+    pub client_id: String,
+    /// The scopes to ask for, besides `openid`.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// A server's description could not be had or must not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// It does not answer, or with something else.
+    #[error("{server} does not answer as an mcpx server")]
+    Fetch {
+        /// The server asked.
+        server: String,
+        /// What went wrong.
+        #[source]
+        source: FetchError,
+    },
+    /// It speaks a later version.
+    #[error(
+        "{server} describes itself in version {found}, and this mcpx knows {VERSION}; update mcpx"
+    )]
+    Version {
+        /// The server asked.
+        server: String,
+        /// The version it answered.
+        found: u32,
+    },
+    /// It names a URL that must not be used.
+    #[error("{server} names an unsafe {what}")]
+    Unsafe {
+        /// The server asked.
+        server: String,
+        /// Which of its URLs.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: FetchError,
+    },
+    /// It would send this login's tokens to another origin.
+    #[error("{server} names a {what} on another host ({found}); use the server's public URL")]
+    OtherOrigin {
+        /// The server asked.
+        server: String,
+        /// Which of its URLs.
+        what: &'static str,
+        /// The URL it named.
+        found: String,
+    },
+    /// Nobody can log in there.
+    #[error("{server} names no issuer{}", name.as_ref().map(|n| format!(" called {n:?}")).unwrap_or_default())]
+    NoIssuer {
+        /// The server asked.
+        server: String,
+        /// The issuer's name, if one was asked for.
+        name: Option<String>,
+    },
+}
+
+impl ServerError {
+    /// Whether the same request may work later: nobody answered.
+    pub fn is_network(&self) -> bool {
+        matches!(self, Self::Fetch { source: FetchError::Network(_), .. })
+    }
+}
+
+impl ServerInfo {
+    /// The issuer of that name, or the first.
+    ///
+    /// # Errors
+    /// [`ServerError::NoIssuer`].
+    pub fn issuer(&self, name: Option<&str>) -> Result<&IssuerInfo, ServerError> {
+        self.issuers.iter().find(|issuer| name.is_none_or(|name| issuer.name == name)).ok_or_else(
+            || ServerError::NoIssuer {
+                server: self.server.to_string(),
+                name: name.map(str::to_owned),
+            },
+        )
+    }
+
+    /// The audience of grants for the API: its URL without a trailing slash.
+    pub fn api_resource(&self) -> &str {
+        self.api.as_str().trim_end_matches('/')
+    }
+}
+
+/// Asks a server who it is. `server_url` may carry a path or trailing slash; `https`, or `http`
+/// on loopback.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn fetch(server_url: &str) -> Result<ServerInfo, ServerError> {
+    let named = || server_url.to_owned();
+    let failed = |source| ServerError::Fetch { server: named(), source };
+    let base = server_url.trim_end_matches('/');
+    let base_url = fetch::safe_url(base).map_err(|source| ServerError::Unsafe {
+        server: named(),
+        what: "URL",
+        source,
+    })?;
+    let http = fetch::client_for(&base_url).map_err(failed)?;
+    let info: ServerInfo =
+        fetch::get_json(&http, &format!("{base}{WELL_KNOWN}")).await.map_err(failed)?;
+    check(server_url, &base_url, info)
+}
+
+/// The answer decides where tokens are sent: everything must stay with the server that was asked.
+fn check(server: &str, asked: &Url, info: ServerInfo) -> Result<ServerInfo, ServerError> {
+    if info.version != VERSION {
+        return Err(ServerError::Version { server: server.to_owned(), found: info.version });
+    }
+    let urls =
+        [("server", &info.server), ("token endpoint", &info.token_endpoint), ("API", &info.api)];
+    for (what, url) in urls {
+        if url.origin() != asked.origin() {
+            return Err(ServerError::OtherOrigin {
+                server: server.to_owned(),
+                what,
+                found: url.to_string(),
+            });
+        }
+    }
+    for issuer in &info.issuers {
+        fetch::safe_url(&issuer.url).map_err(|source| ServerError::Unsafe {
+            server: server.to_owned(),
+            what: "issuer",
+            source,
+        })?;
+    }
+    info.issuer(None)?;
+    Ok(info)
+}

@@ -8,10 +8,26 @@
 //! | [`login`] | the login that many processes share |
 //! | [`server`] | what a control server says about itself |
 //! | [`grant`] | identity token and key for a grant token, renewed in time |
+//! | [`channel`] | one authorised way to a connection, or to the API |
+//! | [`local`], [`relay`] | the local port, and what arrives there carried to the gateway |
+//! | [`stdio`] | the same on stdin and stdout |
+//! | [`exec`] | a child process that is given the local port |
+//! | [`remote`] | the control server's API |
+//! | [`problem`] | what a local client is told when its message cannot be carried |
 
+pub mod channel;
 pub mod credentials;
 pub mod device;
+pub mod exec;
 pub mod grant;
 pub mod home;
+pub mod local;
 pub mod login;
+pub mod problem;
+pub mod relay;
+pub mod remote;
 pub mod server;
+pub mod stdio;
+
+#[cfg(test)]
+mod testing;

@@ -4,11 +4,18 @@
 //! The audit log itself is not here: it is the folder that [`crate::audit`] owns, and it wins
 //! wherever the two disagree.
 
+pub mod approvals;
+pub mod grants;
+mod subjects;
+
 use std::path::Path;
+use std::str::FromStr;
 
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use crate::types::{RandomError, Timestamp};
 
 /// The database could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +47,12 @@ pub enum StoreError {
         /// Which column or value.
         what: &'static str,
     },
+    /// A value that cannot be stored.
+    #[error("a value cannot be stored")]
+    Unstorable(#[from] serde_json::Error),
+    /// No fresh id could be made.
+    #[error(transparent)]
+    Random(#[from] RandomError),
 }
 
 /// The open database. Cheap to clone; all clones share one pool.
@@ -76,10 +89,21 @@ impl Store {
     }
 }
 
+fn parsed<T: FromStr>(text: String, what: &'static str) -> Result<T, StoreError> {
+    text.parse().map_err(|_| StoreError::Unreadable { what })
+}
+
+fn json<T: serde::de::DeserializeOwned>(text: String, what: &'static str) -> Result<T, StoreError> {
+    serde_json::from_str(&text).map_err(|_| StoreError::Unreadable { what })
+}
+
+fn time(milliseconds: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_millisecond(milliseconds).map_err(|_| StoreError::Unreadable { what: "time" })
+}
+
 /// Every migration, oldest first. One that has shipped is never changed: SQLite's copy carries its
 /// hash, and a database that disagrees is refused.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "subjects", include_str!("migrations/0001_subjects.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "state", include_str!("migrations/0001_state.sql"))];
 
 fn migrations() -> Vec<Migration> {
     MIGRATIONS

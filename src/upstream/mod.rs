@@ -1,1 +1,248 @@
-//! (being built)
+//! Reaching an MCP server: over Streamable HTTP ([`http`]) or as a child process ([`stdio`]).
+//!
+//! An upstream takes a [`Durable`]`<`[`Permit`]`>` and nothing else, so nothing is sent that
+//! policy did not allow or that is not yet on record. What comes back is raw: it exists only
+//! between here and the masking in `gateway`, and is never logged.
+
+mod child;
+pub mod credential;
+pub mod http;
+pub mod stdio;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+
+use crate::audit::Durable;
+use crate::mcp::sse::Event;
+use crate::policy::Permit;
+use crate::types::SessionId;
+
+/// Bounds on what an upstream may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The longest message or event, in bytes.
+    pub message_bytes: usize,
+    /// How long an upstream may take to begin its answer.
+    pub first_byte: Duration,
+}
+
+/// Which of an upstream's protocol sessions a call belongs to.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Our own session: what a child process is kept for in the modern era.
+    pub session: SessionId,
+    /// The upstream's own `Mcp-Session-Id`, in the legacy era.
+    pub protocol_session: Option<String>,
+}
+
+/// A registered MCP server, ready to be called.
+#[derive(Debug)]
+pub enum Upstream {
+    /// Over Streamable HTTP.
+    Http(http::HttpUpstream),
+    /// As a child process on stdio.
+    Stdio(stdio::StdioUpstream),
+}
+
+impl Upstream {
+    /// Sends one permitted, recorded act upstream with the connection's own credential, and gives
+    /// back the beginning of its answer.
+    ///
+    /// `headers` are the caller's; only those that MCP defines for passing on are used.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]. Whether the server acted is unknown unless
+    /// [`UpstreamError::was_sent`] says no.
+    pub async fn forward(
+        &self,
+        permit: &Durable<Permit>,
+        route: &Route,
+        headers: &HeaderMap,
+    ) -> Result<Answer, UpstreamError> {
+        match self {
+            Self::Http(http) => http.forward(permit, route, headers).await,
+            Self::Stdio(stdio) => stdio.forward(permit, route).await,
+        }
+    }
+
+    /// How this upstream is reached, as the list of connections shows it.
+    pub fn transport(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::Stdio(_) => "stdio",
+        }
+    }
+
+    /// Ends what was kept for one of our sessions.
+    pub async fn end_session(&self, session: &SessionId) {
+        if let Self::Stdio(stdio) = self {
+            stdio.end_session(session).await;
+        }
+    }
+
+    /// Ends everything that runs for this upstream: children are asked to go, then made to.
+    pub async fn shutdown(&self) {
+        if let Self::Stdio(stdio) = self {
+            stdio.shutdown().await;
+        }
+    }
+}
+
+/// The beginning of an upstream's answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status; made up to fit for a child process.
+    pub status: StatusCode,
+    /// The headers that may go on to the client.
+    pub headers: HeaderMap,
+    /// What follows.
+    pub body: Body,
+}
+
+/// The body of an [`Answer`].
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// One JSON-RPC message, raw and unmasked.
+    Message(Bytes),
+    /// An event stream.
+    Stream(Events),
+}
+
+/// A stream of events, raw and unmasked. Dropping it drops the connection to the upstream.
+#[derive(Debug)]
+pub struct Events {
+    ahead: VecDeque<Event>,
+    source: EventSource,
+}
+
+#[derive(Debug)]
+enum EventSource {
+    Http(Box<http::EventStream>),
+    Child(child::Inbox),
+}
+
+impl Events {
+    /// The next event, or `None` at the stream's orderly end.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] when the stream breaks; nothing follows then.
+    pub async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
+        if let Some(event) = self.ahead.pop_front() {
+            return Some(Ok(event));
+        }
+        match &mut self.source {
+            EventSource::Http(stream) => stream.next().await,
+            EventSource::Child(inbox) => inbox.next_event().await,
+        }
+    }
+}
+
+/// An upstream that could not be reached, broke off, or answered something that is not MCP.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection could be made; nothing was sent.
+    #[error("the MCP server cannot be reached: {why}")]
+    Unreachable {
+        /// What the operating system or TLS said.
+        why: String,
+    },
+    /// A child process could not be started; nothing was sent.
+    #[error("the MCP server could not be started: {why}")]
+    CannotStart {
+        /// What the operating system said.
+        why: String,
+    },
+    /// The gateway's own credential is unreadable; nothing was sent.
+    #[error("the connection's credential cannot be read: {0}")]
+    Credential(#[from] credential::CredentialError),
+    /// The connection broke, or the child ended, before the answer was complete.
+    #[error("the MCP server broke off: {why}")]
+    BrokeOff {
+        /// How.
+        why: String,
+    },
+    /// No answer began in time.
+    #[error("the MCP server did not begin to answer within {} s", .after.as_secs())]
+    TimedOut {
+        /// The bound.
+        after: Duration,
+    },
+    /// More than the configured bound.
+    #[error("the MCP server sent a message of more than {limit} bytes")]
+    TooLarge {
+        /// The bound.
+        limit: usize,
+    },
+    /// 401 or 403: the server refused the gateway's own credential.
+    #[error("the MCP server refused the gateway's credential (HTTP {status})")]
+    CredentialRefused {
+        /// The status.
+        status: u16,
+    },
+    /// An answer that is neither JSON nor an event stream.
+    #[error("the MCP server answered HTTP {status} with {content_type}, which is not MCP")]
+    NotMcp {
+        /// The status.
+        status: u16,
+        /// Its content type, or a word for none.
+        content_type: String,
+    },
+    /// The legacy protocol session is gone; the client has to initialize again.
+    #[error("the MCP session has ended; initialize again")]
+    SessionGone,
+    /// A message that needs a legacy protocol session came without one.
+    #[error("an \"Mcp-Session-Id\" header is needed; initialize first")]
+    SessionNeeded,
+    /// The child already works on a request with this id.
+    #[error("a request with this id is already in flight")]
+    IdInUse,
+    /// As many children run as the configuration allows; nothing was sent.
+    #[error("all {limit} processes of this MCP server are in use; try again later")]
+    TooManyChildren {
+        /// The bound.
+        limit: usize,
+    },
+    /// The transport has no such act, as a stdio server without legacy session has no GET stream.
+    #[error("this MCP server offers no such stream")]
+    NotOffered,
+}
+
+impl UpstreamError {
+    /// Whether the call may have reached the server: if so its outcome is unknown.
+    pub fn was_sent(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::CannotStart { .. }
+                | Self::Credential(_)
+                | Self::SessionGone
+                | Self::SessionNeeded
+                | Self::IdInUse
+                | Self::TooManyChildren { .. }
+                | Self::NotOffered
+        )
+    }
+
+    /// The stable word for it in errors and records.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } | Self::CannotStart { .. } => "upstream_unreachable",
+            Self::Credential(_) | Self::CredentialRefused { .. } => "upstream_credential",
+            Self::BrokeOff { .. } => "upstream_broke_off",
+            Self::TimedOut { .. } => "upstream_timeout",
+            Self::TooLarge { .. } => "upstream_too_large",
+            Self::NotMcp { .. } => "upstream_not_mcp",
+            Self::SessionGone => "session_gone",
+            Self::SessionNeeded => "session_needed",
+            Self::IdInUse => "id_in_use",
+            Self::TooManyChildren { .. } => "upstream_busy",
+            Self::NotOffered => "not_offered",
+        }
+    }
+}

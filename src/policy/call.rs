@@ -1,0 +1,166 @@
+//! The call: one thing crossing the gateway, with who does it and what it reaches.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::mcp::{Kind, Message};
+use crate::types::{CallId, ConnectionName, SessionId, Subject};
+
+/// Which way a call crosses the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the MCP client to the MCP server.
+    ClientToServer,
+    /// From the MCP server to the MCP client: sampling, elicitation, roots, notifications.
+    ServerToClient,
+}
+
+/// What is done.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// A JSON-RPC message is sent.
+    Message(Message),
+    /// The client opens the stream for the server's own messages (HTTP GET), perhaps resuming.
+    Listen,
+    /// The client ends its protocol session (HTTP DELETE).
+    End,
+}
+
+/// What a call reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// The connection as a whole: everything that names nothing inside it.
+    Connection,
+    /// One tool, by name.
+    Tool(String),
+    /// One prompt, by name.
+    Prompt(String),
+    /// One resource, by URI.
+    Resource(String),
+}
+
+impl Target {
+    /// The name or URI, unless it is the whole connection.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Connection => None,
+            Self::Tool(name) | Self::Prompt(name) | Self::Resource(name) => Some(name),
+        }
+    }
+}
+
+/// A message that names no target where its method needs one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{method} needs the string \"params.{field}\"")]
+pub struct NoTarget {
+    /// The method.
+    pub method: String,
+    /// The missing parameter.
+    pub field: &'static str,
+}
+
+/// One JSON-RPC request, notification or response crossing the gateway, in either direction, or
+/// one of the two acts of the transport that carry no message.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The gateway's own id for it.
+    pub id: CallId,
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// Who makes it; for a server's own message, whose session it comes out of.
+    pub subject: Arc<Subject>,
+    /// The MCP server it goes to or comes from.
+    pub connection: ConnectionName,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// What is done.
+    pub act: Act,
+    target: Target,
+    params: Option<Value>,
+}
+
+impl Call {
+    /// Makes a call of an act, reading from its message what it reaches.
+    ///
+    /// # Errors
+    /// [`NoTarget`] where the method names a tool, prompt or resource and the message does not.
+    pub fn new(
+        id: CallId,
+        session: SessionId,
+        subject: Arc<Subject>,
+        connection: ConnectionName,
+        direction: Direction,
+        act: Act,
+    ) -> Result<Self, NoTarget> {
+        let params = match &act {
+            Act::Message(message) => message.params_value(),
+            Act::Listen | Act::End => None,
+        };
+        let target = match &act {
+            Act::Message(message) if direction == Direction::ClientToServer => {
+                target(message.method().unwrap_or_default(), params.as_ref())?
+            }
+            _ => Target::Connection,
+        };
+        Ok(Self { id, session, subject, connection, direction, act, target, params })
+    }
+
+    /// What policies call this act: the MCP method, or `response`, `transport/listen`,
+    /// `transport/end`.
+    pub fn action(&self) -> &str {
+        match &self.act {
+            Act::Message(message) => message.method().unwrap_or("response"),
+            Act::Listen => "transport/listen",
+            Act::End => "transport/end",
+        }
+    }
+
+    /// What the call reaches.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The message, if the act carries one.
+    pub fn message(&self) -> Option<&Message> {
+        match &self.act {
+            Act::Message(message) => Some(message),
+            Act::Listen | Act::End => None,
+        }
+    }
+
+    /// Whether an answer to it is expected.
+    pub fn is_request(&self) -> bool {
+        self.message().is_some_and(|message| matches!(message.kind(), Kind::Request { .. }))
+    }
+
+    /// The message's `params`, for deciding.
+    pub fn params(&self) -> Option<&Value> {
+        self.params.as_ref()
+    }
+
+    /// The arguments of a tool call or prompt.
+    pub fn arguments(&self) -> Option<&Value> {
+        self.params.as_ref()?.get("arguments")
+    }
+}
+
+fn target(method: &str, params: Option<&Value>) -> Result<Target, NoTarget> {
+    let named = |field: &'static str| {
+        params
+            .and_then(|params| params.get(field))
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .ok_or_else(|| NoTarget { method: method.to_owned(), field })
+    };
+    match method {
+        "tools/call" => named("name").map(Target::Tool),
+        "prompts/get" => named("name").map(Target::Prompt),
+        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+            named("uri").map(Target::Resource)
+        }
+        _ => Ok(Target::Connection),
+    }
+}

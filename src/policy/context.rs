@@ -1,0 +1,174 @@
+//! How a call becomes a Cedar request: entities, actions and context.
+
+use std::collections::{HashMap, HashSet};
+
+use cedar_policy::{
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression,
+};
+use serde_json::Value;
+
+use super::call::{Direction, Target};
+use super::set::Facts;
+use crate::types::{ConnectionName, Subject};
+
+/// A call that cannot be put to Cedar; always a deny.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the call could not be put to the policies: {0}")]
+pub(super) struct ContextError(String);
+
+fn failed(error: impl std::fmt::Display) -> ContextError {
+    ContextError(error.to_string())
+}
+
+/// The groups of actions that policies may name: `action in Action::"read"`.
+fn groups_of(action: &str) -> &'static [&'static str] {
+    match action {
+        "initialize"
+        | "ping"
+        | "response"
+        | "transport/listen"
+        | "transport/end"
+        | "server/discover"
+        | "logging/setLevel"
+        | "subscriptions/listen"
+        | "tasks/get"
+        | "tasks/result"
+        | "tasks/list"
+        | "tasks/cancel"
+        | "tasks/update" => &["protocol"],
+        "tools/list"
+        | "prompts/list"
+        | "prompts/get"
+        | "resources/list"
+        | "resources/read"
+        | "resources/templates/list"
+        | "resources/subscribe"
+        | "resources/unsubscribe"
+        | "completion/complete" => &["read"],
+        "sampling/createMessage" | "elicitation/create" | "roots/list" => &["server"],
+        _ if action.starts_with("notifications/") => &["protocol"],
+        _ => &[],
+    }
+}
+
+fn uid(kind: &str, id: &str) -> Result<EntityUid, ContextError> {
+    let kind: EntityTypeName = kind.parse().map_err(failed)?;
+    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+}
+
+/// What is asked of the policies: who, what, on what.
+pub(super) struct Question<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) connection: &'a ConnectionName,
+    pub(super) action: &'a str,
+    pub(super) target: &'a Target,
+    pub(super) direction: Direction,
+    pub(super) params: Option<&'a Value>,
+    pub(super) approved: bool,
+}
+
+impl Question<'_> {
+    /// The Cedar request and the entities that it speaks of.
+    pub(super) fn put(&self, facts: &Facts) -> Result<(Request, Entities), ContextError> {
+        let principal = uid("Subject", self.subject.id.as_str())?;
+        let groups = self
+            .subject
+            .identity
+            .groups
+            .iter()
+            .map(|group| uid("Group", group))
+            .collect::<Result<HashSet<_>, _>>()?;
+        let attributes = HashMap::from([
+            ("issuer".to_owned(), text(&self.subject.identity.issuer)),
+            ("sub".to_owned(), text(&self.subject.identity.sub)),
+        ]);
+        let connection = uid("Connection", self.connection.as_str())?;
+        let action = uid("Action", self.action)?;
+        let action_groups = groups_of(self.action)
+            .iter()
+            .map(|group| uid("Action", group))
+            .collect::<Result<HashSet<_>, _>>()?;
+        let inside = |kind: &str, name: &str| uid(kind, &format!("{}/{name}", self.connection));
+        let resource = match self.target {
+            Target::Connection => connection.clone(),
+            Target::Tool(name) => inside("Tool", name)?,
+            Target::Prompt(name) => inside("Prompt", name)?,
+            Target::Resource(uri) => inside("Resource", uri)?,
+        };
+
+        let mut entities = vec![
+            Entity::new(principal.clone(), attributes, groups).map_err(failed)?,
+            Entity::new_no_attrs(action.clone(), action_groups),
+            Entity::new_no_attrs(connection.clone(), HashSet::new()),
+        ];
+        if resource != connection {
+            entities.push(Entity::new_no_attrs(resource.clone(), HashSet::from([connection])));
+        }
+        let entities = Entities::from_entities(entities, None).map_err(failed)?;
+        let request = Request::new(principal, action, resource, self.context(facts)?, None)
+            .map_err(failed)?;
+        Ok((request, entities))
+    }
+
+    fn context(&self, facts: &Facts) -> Result<Context, ContextError> {
+        let direction = match self.direction {
+            Direction::ClientToServer => "client_to_server",
+            Direction::ServerToClient => "server_to_client",
+        };
+        let mut pairs = vec![
+            ("approved".to_owned(), RestrictedExpression::new_bool(self.approved)),
+            ("direction".to_owned(), text(direction)),
+            (
+                "now".to_owned(),
+                RestrictedExpression::new_datetime(
+                    facts.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                ),
+            ),
+            (
+                "grant_age_seconds".to_owned(),
+                RestrictedExpression::new_long(facts.grant_age_seconds),
+            ),
+        ];
+        if let Some(source) = facts.source {
+            pairs.push(("source_ip".to_owned(), RestrictedExpression::new_ip(source.to_string())));
+        }
+        if let Some(reason) = &facts.reason {
+            pairs.push(("reason".to_owned(), text(reason)));
+        }
+        if let Some(arguments) =
+            self.params.and_then(|params| params.get("arguments")).and_then(expression)
+        {
+            pairs.push(("arguments".to_owned(), arguments));
+        } else {
+            let none = RestrictedExpression::new_record([]).map_err(failed)?;
+            pairs.push(("arguments".to_owned(), none));
+        }
+        Context::from_pairs(pairs).map_err(failed)
+    }
+}
+
+fn text(value: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(value.to_owned())
+}
+
+/// JSON as Cedar sees it. Cedar has neither null nor floating point: null members are left out
+/// (`has` tells), and a number that is no 64-bit integer becomes the text of that number.
+fn expression(value: &Value) -> Option<RestrictedExpression> {
+    match value {
+        Value::Null => None,
+        Value::Bool(flag) => Some(RestrictedExpression::new_bool(*flag)),
+        Value::Number(number) => Some(
+            number
+                .as_i64()
+                .map_or_else(|| text(&number.to_string()), RestrictedExpression::new_long),
+        ),
+        Value::String(string) => Some(text(string)),
+        Value::Array(items) => {
+            Some(RestrictedExpression::new_set(items.iter().filter_map(expression)))
+        }
+        Value::Object(members) => RestrictedExpression::new_record(
+            members.iter().filter_map(|(key, value)| Some((key.clone(), expression(value)?))),
+        )
+        .ok(),
+    }
+}

@@ -1,0 +1,452 @@
+//! The loaded policies and their decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::str::FromStr as _;
+
+use aws_lc_rs::digest::{Context as Digest, SHA256};
+use cedar_policy::{Authorizer, Effect, PolicyId, Response};
+
+use super::approval::{Approved, Binding, hex};
+use super::call::{Call, Direction, Target};
+use super::context::Question;
+use crate::types::{ApprovalId, ConnectionName, Subject, Timestamp};
+
+/// One policy file's text.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file's name, for messages and for the ids of policies without `@id`.
+    pub name: String,
+    /// Its Cedar text.
+    pub text: String,
+}
+
+/// Policies that cannot be loaded. The previous set, if any, stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// Cedar cannot parse a file.
+    #[error("{file}:{line}:{column}: {why}")]
+    Parse {
+        /// The file.
+        file: String,
+        /// 1-based line.
+        line: usize,
+        /// 1-based column, in characters.
+        column: usize,
+        /// What Cedar says.
+        why: String,
+    },
+    /// Two policies carry one `@id`.
+    #[error("{file}: the policy id {id:?} is already taken")]
+    DuplicateId {
+        /// The file with the second one.
+        file: String,
+        /// The id.
+        id: String,
+    },
+    /// An annotation this version does not understand, or in the wrong place.
+    #[error("{file}: policy {id:?}: {why}")]
+    Annotation {
+        /// The file.
+        file: String,
+        /// The policy.
+        id: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Facts about the moment of a call, computed by the gateway and never taken from the message.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The time now.
+    pub now: Timestamp,
+    /// Where the caller's connection comes from.
+    pub source: Option<IpAddr>,
+    /// The grant's age, in seconds.
+    pub grant_age_seconds: i64,
+    /// Why the grant was asked for, in the caller's words.
+    pub reason: Option<String>,
+}
+
+/// A refusal, with the rule that refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The ids of the deciding policies, or `default-deny`, or `policy-error`.
+    pub rules: Vec<String>,
+    /// One sentence for the caller.
+    pub reason: String,
+    /// The policy version that decided.
+    pub policy: String,
+}
+
+/// A call that needs a person's yes.
+#[derive(Clone, Debug)]
+pub struct Need {
+    /// The call.
+    pub call: Call,
+    /// The ids of the policies that ask for it.
+    pub rules: Vec<String>,
+    /// Groups whose members may give it; any one suffices.
+    pub groups: Vec<String>,
+    /// What the yes must be bound to.
+    pub binding: Binding,
+    /// The policy version that asks.
+    pub policy: String,
+}
+
+/// Proof that policy allows one call. Forwarding takes nothing else, and nothing outside this
+/// file can make one:
+///
+/// ```
+/// use mcpx::policy::Permit;
+/// fn forward(permit: &Permit) -> &str { permit.call().action() }
+/// ```
+///
+/// ```compile_fail
+/// use mcpx::policy::{Call, Permit};
+/// fn forge(call: Call) -> Permit {
+///     Permit { call, rules: vec![], approval: None, policy: String::new() }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    call: Call,
+    rules: Vec<String>,
+    approval: Option<ApprovalId>,
+    policy: String,
+}
+
+impl Permit {
+    /// The call that is allowed.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// The ids of the policies that allow it.
+    pub fn rules(&self) -> &[String] {
+        &self.rules
+    }
+
+    /// The approval it stands on, if it needed one.
+    pub fn approval(&self) -> Option<&ApprovalId> {
+        self.approval.as_ref()
+    }
+
+    /// The policy version that decided.
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+}
+
+/// What policy says of a call.
+#[derive(Debug)]
+pub enum Decision {
+    /// It may be forwarded.
+    Allow(Box<Permit>),
+    /// It may not.
+    Deny(Box<Call>, Denial),
+    /// It may, once a person of the named groups says yes.
+    NeedsApproval(Box<Need>),
+}
+
+/// A parsed set of policies, with its version.
+#[derive(Debug)]
+pub struct PolicySet {
+    cedar: cedar_policy::PolicySet,
+    authorizer: Authorizer,
+    /// For each `@approval` policy, the groups that may lift it.
+    approvals: BTreeMap<String, Vec<String>>,
+    version: String,
+}
+
+const NO_PERMIT: &str = "default-deny";
+const POLICY_ERROR: &str = "policy-error";
+
+impl PolicySet {
+    /// Parses policy files. Ids come from `@id`, else from the file's name and the policy's
+    /// place in it.
+    ///
+    /// # Errors
+    /// [`PolicyError`], naming file, line and column where there are any.
+    pub fn parse(sources: &[Source]) -> Result<Self, PolicyError> {
+        let mut cedar = cedar_policy::PolicySet::new();
+        let mut approvals = BTreeMap::new();
+        let mut digest = Digest::new(&SHA256);
+        for source in sources {
+            for part in [&source.name, &source.text] {
+                digest.update(&(part.len() as u64).to_be_bytes());
+                digest.update(part.as_bytes());
+            }
+            let parsed = cedar_policy::PolicySet::from_str(&source.text)
+                .map_err(|errors| parse_error(source, &errors))?;
+            if let Some(template) = parsed.templates().next() {
+                return Err(PolicyError::Annotation {
+                    file: source.name.clone(),
+                    id: template.annotation("id").unwrap_or_default().to_owned(),
+                    why: "templates (?principal, ?resource) are not supported".to_owned(),
+                });
+            }
+            let mut policies: Vec<_> = parsed.policies().collect();
+            policies.sort_by_key(|policy| place_in_file(policy.id()));
+            for (number, policy) in policies.into_iter().enumerate() {
+                let id = policy
+                    .annotation("id")
+                    .map_or_else(|| format!("{}#{}", source.name, number + 1), str::to_owned);
+                if let Some(groups) = policy.annotation("approval") {
+                    let groups = approval_groups(groups, policy.effect()).map_err(|why| {
+                        PolicyError::Annotation { file: source.name.clone(), id: id.clone(), why }
+                    })?;
+                    approvals.insert(id.clone(), groups);
+                }
+                cedar
+                    .add(policy.new_id(PolicyId::new(&id)))
+                    .map_err(|_taken| PolicyError::DuplicateId { file: source.name.clone(), id })?;
+            }
+        }
+        let version = hex(digest.finish().as_ref());
+        Ok(Self { cedar, authorizer: Authorizer::new(), approvals, version })
+    }
+
+    /// The set's version: SHA-256 over its files' names and texts, in hexadecimal.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// How many policies the set holds.
+    pub fn len(&self) -> usize {
+        self.cedar.policies().count()
+    }
+
+    /// Whether the set holds no policy, and so denies everything.
+    pub fn is_empty(&self) -> bool {
+        self.cedar.is_empty()
+    }
+
+    /// Decides a call. `approved` lifts `@approval` policies only if it is bound to this very
+    /// call under this very policy version.
+    pub fn decide(&self, call: Call, facts: &Facts, approved: Option<&Approved>) -> Decision {
+        let binding = approved.map(|_| Binding::of(&call, &self.version));
+        let approval = approved
+            .filter(|approved| Some(&approved.binding) == binding.as_ref())
+            .map(|approved| approved.id.clone());
+        let mut question = Question {
+            subject: &call.subject,
+            connection: &call.connection,
+            action: call.action(),
+            target: call.target(),
+            direction: call.direction,
+            params: call.params(),
+            approved: approval.is_some(),
+        };
+        match self.judge(&question, facts) {
+            Verdict::Allow(rules) => {
+                let policy = self.version.clone();
+                Decision::Allow(Box::new(Permit { call, rules, approval, policy }))
+            }
+            Verdict::Deny(rules) if approval.is_none() => {
+                // Lifted approvals must leave an allow, or asking a person would be for nothing.
+                let Some(groups) = self.approvers(&rules) else {
+                    let denial = self.denial(rules);
+                    return Decision::Deny(Box::new(call), denial);
+                };
+                question.approved = true;
+                match self.judge(&question, facts) {
+                    Verdict::Allow(_) => {
+                        let binding = Binding::of(&call, &self.version);
+                        let policy = self.version.clone();
+                        let need = Need { call, rules, groups, binding, policy };
+                        Decision::NeedsApproval(Box::new(need))
+                    }
+                    Verdict::Deny(rules) => {
+                        let denial = self.denial(rules);
+                        Decision::Deny(Box::new(call), denial)
+                    }
+                    Verdict::Failed(why) => Decision::Deny(Box::new(call), self.failure(&why)),
+                }
+            }
+            Verdict::Deny(rules) => {
+                let denial = self.denial(rules);
+                Decision::Deny(Box::new(call), denial)
+            }
+            Verdict::Failed(why) => Decision::Deny(Box::new(call), self.failure(&why)),
+        }
+    }
+
+    /// Whether a subject may be given a grant for a connection (`Action::"connect"`).
+    ///
+    /// # Errors
+    /// The [`Denial`], with the deciding rules.
+    pub fn may_connect(
+        &self,
+        subject: &Subject,
+        connection: &ConnectionName,
+        facts: &Facts,
+    ) -> Result<(), Denial> {
+        let question = Question {
+            subject,
+            connection,
+            action: "connect",
+            target: &Target::Connection,
+            direction: Direction::ClientToServer,
+            params: None,
+            approved: false,
+        };
+        match self.judge(&question, facts) {
+            Verdict::Allow(_) => Ok(()),
+            Verdict::Deny(rules) => Err(self.denial(rules)),
+            Verdict::Failed(why) => Err(self.failure(&why)),
+        }
+    }
+
+    /// Whether a list may show a tool, prompt or resource: unless it is certain that using it
+    /// would be denied. The arguments are not known yet, so a policy that fails for want of them
+    /// might still permit (a `permit` counts), and might not forbid (a `forbid` does not).
+    pub fn may_list(
+        &self,
+        subject: &Subject,
+        connection: &ConnectionName,
+        target: &Target,
+        facts: &Facts,
+    ) -> bool {
+        let action = match target {
+            Target::Connection => return true,
+            Target::Tool(_) => "tools/call",
+            Target::Prompt(_) => "prompts/get",
+            Target::Resource(_) => "resources/read",
+        };
+        let mut question = Question {
+            subject,
+            connection,
+            action,
+            target,
+            direction: Direction::ClientToServer,
+            params: None,
+            approved: false,
+        };
+        let visible = |question: &Question<'_>| -> Option<bool> {
+            let response = self.ask(question, facts).ok()?;
+            let reasons: Vec<_> = reasons(&response);
+            Some(match response.decision() {
+                cedar_policy::Decision::Allow => true,
+                // Satisfied forbids, and nothing a person could lift.
+                cedar_policy::Decision::Deny if !reasons.is_empty() => return None,
+                cedar_policy::Decision::Deny => response.diagnostics().errors().any(|error| {
+                    let cedar_policy::AuthorizationError::PolicyEvaluationError(error) = error;
+                    self.cedar
+                        .policy(error.policy_id())
+                        .is_some_and(|policy| policy.effect() == Effect::Permit)
+                }),
+            })
+        };
+        visible(&question).unwrap_or_else(|| {
+            question.approved = true;
+            visible(&question).unwrap_or(false)
+        })
+    }
+
+    fn ask(&self, question: &Question<'_>, facts: &Facts) -> Result<Response, String> {
+        let (request, entities) = question.put(facts).map_err(|error| error.to_string())?;
+        Ok(self.authorizer.is_authorized(&request, &self.cedar, &entities))
+    }
+
+    fn judge(&self, question: &Question<'_>, facts: &Facts) -> Verdict {
+        let response = match self.ask(question, facts) {
+            Ok(response) => response,
+            Err(why) => return Verdict::Failed(why),
+        };
+        if let Some(error) = response.diagnostics().errors().next() {
+            return Verdict::Failed(error.to_string());
+        }
+        match response.decision() {
+            cedar_policy::Decision::Allow => Verdict::Allow(reasons(&response)),
+            cedar_policy::Decision::Deny => Verdict::Deny(reasons(&response)),
+        }
+    }
+
+    /// The groups that can lift all of `rules`, if each of them is an `@approval` policy.
+    fn approvers(&self, rules: &[String]) -> Option<Vec<String>> {
+        let mut common: Option<BTreeSet<&String>> = None;
+        for rule in rules {
+            let groups: BTreeSet<_> = self.approvals.get(rule)?.iter().collect();
+            common = Some(match common {
+                None => groups,
+                Some(common) => common.intersection(&groups).copied().collect(),
+            });
+        }
+        let groups: Vec<_> = common?.into_iter().cloned().collect();
+        (!groups.is_empty()).then_some(groups)
+    }
+
+    fn denial(&self, rules: Vec<String>) -> Denial {
+        let policy = self.version.clone();
+        if rules.is_empty() {
+            let reason = "no policy permits this".to_owned();
+            return Denial { rules: vec![NO_PERMIT.to_owned()], reason, policy };
+        }
+        let named = rules.iter().map(|rule| format!("{rule:?}")).collect::<Vec<_>>().join(", ");
+        let noun = if rules.len() == 1 { "policy" } else { "policies" };
+        Denial { rules, reason: format!("forbidden by {noun} {named}"), policy }
+    }
+
+    fn failure(&self, why: &str) -> Denial {
+        Denial {
+            rules: vec![POLICY_ERROR.to_owned()],
+            reason: format!("denied because a policy could not be evaluated: {why}"),
+            policy: self.version.clone(),
+        }
+    }
+}
+
+enum Verdict {
+    Allow(Vec<String>),
+    Deny(Vec<String>),
+    Failed(String),
+}
+
+fn reasons(response: &Response) -> Vec<String> {
+    let mut rules: Vec<_> =
+        response.diagnostics().reason().map(|id| AsRef::<str>::as_ref(id).to_owned()).collect();
+    rules.sort();
+    rules
+}
+
+/// Cedar numbers a file's policies `policy0`, `policy1`, … in order.
+fn place_in_file(id: &PolicyId) -> usize {
+    AsRef::<str>::as_ref(id).trim_start_matches("policy").parse().unwrap_or(usize::MAX)
+}
+
+/// Reads `@approval("group:leads, group:dba")`.
+fn approval_groups(annotation: &str, effect: Effect) -> Result<Vec<String>, String> {
+    if effect != Effect::Forbid {
+        return Err("@approval belongs on a forbid policy, which the approval lifts".to_owned());
+    }
+    let groups = annotation
+        .split(',')
+        .map(|part| {
+            part.trim()
+                .strip_prefix("group:")
+                .map(str::trim)
+                .filter(|group| !group.is_empty())
+                .map(str::to_owned)
+                .ok_or_else(|| format!("@approval({annotation:?}) must list \"group:NAME\""))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(groups)
+}
+
+fn parse_error(source: &Source, errors: &cedar_policy::ParseErrors) -> PolicyError {
+    let first = errors.iter().next();
+    let offset = first.and_then(|error| {
+        let mut labels = miette::Diagnostic::labels(error)?;
+        labels.next().map(|label| label.offset())
+    });
+    let before = source.text.get(..offset.unwrap_or(0)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    let why = first.map_or_else(|| errors.to_string(), ToString::to_string);
+    PolicyError::Parse { file: source.name.clone(), line, column, why }
+}
+
+#[cfg(test)]
+mod tests;

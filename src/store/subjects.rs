@@ -1,0 +1,47 @@
+//! Who has been here: the link between an issuer's name for somebody and our opaque id.
+
+use sqlx::Row as _;
+
+use super::{Store, StoreError};
+use crate::types::{Identity, Subject, SubjectId, Timestamp};
+
+impl Store {
+    /// The subject for an identity, made known if it is new. The e-mail address follows the
+    /// issuer's newest word.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn subject(&self, identity: Identity, now: Timestamp) -> Result<Subject, StoreError> {
+        let fresh = SubjectId::generate()?;
+        let row = sqlx::query(
+            "INSERT INTO subjects (id, issuer, sub, email, first_seen) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (issuer, sub) DO UPDATE SET email = coalesce(excluded.email, email)
+             RETURNING id",
+        )
+        .bind(fresh.as_str())
+        .bind(&identity.issuer)
+        .bind(&identity.sub)
+        .bind(&identity.email)
+        .bind(now.as_millisecond())
+        .fetch_one(&self.pool)
+        .await?;
+        let id = super::parsed(row.try_get("id")?, "subject id")?;
+        Ok(Subject { id, identity })
+    }
+
+    /// What to call a subject on a screen: e-mail address or the issuer's `sub`; the id itself
+    /// once the rest has been erased.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn label(&self, id: &SubjectId) -> Result<String, StoreError> {
+        let row = sqlx::query("SELECT coalesce(email, sub) AS label FROM subjects WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        match row {
+            Some(row) => Ok(row.try_get("label")?),
+            None => Ok(id.to_string()),
+        }
+    }
+}

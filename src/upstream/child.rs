@@ -1,0 +1,427 @@
+//! One child process that speaks MCP on stdio: one JSON message a line.
+//!
+//! Own process group, cleared environment. Lines that are not JSON-RPC are tolerated and dropped
+//! (some servers greet on stdout). A response goes to the request with its id; anything else goes
+//! to the request that is in flight, or to the listener, or waits for one. Ending a child closes
+//! its stdin, waits, then sends TERM and KILL to its group. Implements MCP `basic/transports`,
+//! stdio.
+
+use std::collections::{HashMap, VecDeque};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child as Process, ChildStdin, Command};
+use tokio::sync::{mpsc, watch};
+
+use super::UpstreamError;
+use super::stdio::Launch;
+use crate::mcp::sse::{self, Decoder, Event};
+use crate::mcp::{Id, Kind, Limits, Message, Origin};
+
+/// How long a child has at each step of being ended.
+const GRACE: Duration = Duration::from_secs(2);
+/// Messages that wait for a listener; the oldest goes when one too many comes.
+const BACKLOG: usize = 64;
+/// Messages on their way to one reader before the child's stdout is no longer read.
+const IN_FLIGHT: usize = 16;
+
+/// A running child.
+#[derive(Debug)]
+pub(super) struct Child {
+    stdin: mpsc::Sender<Bytes>,
+    desk: Arc<Mutex<Desk>>,
+    stop: watch::Sender<bool>,
+    gone: watch::Receiver<bool>,
+}
+
+/// Who waits for what.
+#[derive(Debug, Default)]
+struct Desk {
+    pending: HashMap<Id, mpsc::Sender<Bytes>>,
+    /// Ids in the order they were asked.
+    order: VecDeque<Id>,
+    listener: Option<mpsc::Sender<Bytes>>,
+    backlog: VecDeque<Bytes>,
+    /// How the child ended, once it has.
+    ended: Option<String>,
+}
+
+/// Where one reader gets a child's messages.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    messages: mpsc::Receiver<Bytes>,
+    desk: Arc<Mutex<Desk>>,
+    /// The request whose answer ends this inbox; `None` for the listener.
+    request: Option<Id>,
+    answered: bool,
+}
+
+impl Child {
+    /// Starts a child.
+    pub(super) fn start(launch: &Launch, limits: Limits) -> Result<Self, UpstreamError> {
+        let cannot = |why: String| UpstreamError::CannotStart { why };
+        let mut command = Command::new(&launch.program);
+        command
+            .args(&launch.arguments)
+            .env_clear()
+            .envs(launch.environment.iter().map(|(name, value)| (name, value.expose())))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        if let Some(folder) = &launch.folder {
+            command.current_dir(folder);
+        }
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut process = command
+            .spawn()
+            .map_err(|error| cannot(format!("{}: {error}", launch.program.display())))?;
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (process.stdin.take(), process.stdout.take(), process.stderr.take())
+        else {
+            return Err(cannot("its pipes are missing".to_owned()));
+        };
+
+        let desk = Arc::new(Mutex::new(Desk::default()));
+        let (to_stdin, lines) = mpsc::channel(IN_FLIGHT);
+        let (stop, stopping) = watch::channel(false);
+        let (report_gone, gone) = watch::channel(false);
+        tokio::spawn(read_stderr(stderr, launch.name.clone(), launch.quiet.clone()));
+        let reader = tokio::spawn(read_stdout(stdout, Arc::clone(&desk), limits));
+        let keeper_desk = Arc::clone(&desk);
+        tokio::spawn(async move {
+            let how = keep(process, stdin, lines, stopping).await;
+            // What the child said last is still in the pipe; its end closes the inboxes.
+            let _outcome = tokio::time::timeout(GRACE, reader).await;
+            lock(&keeper_desk).close(how);
+            let _unheard = report_gone.send(true);
+        });
+        Ok(Self { stdin: to_stdin, desk, stop, gone })
+    }
+
+    /// Whether the child still runs.
+    pub(super) fn is_running(&self) -> bool {
+        !*self.gone.borrow()
+    }
+
+    /// Whether a request with this id is in flight.
+    pub(super) fn has_pending(&self, id: &Id) -> bool {
+        lock(&self.desk).pending.contains_key(id)
+    }
+
+    /// Sends a request and gives the inbox for what it brings.
+    pub(super) async fn request(&self, message: &Message) -> Result<Inbox, UpstreamError> {
+        let Some(id) = message.id().cloned() else {
+            return Err(UpstreamError::BrokeOff { why: "a request without id".to_owned() });
+        };
+        let (sender, messages) = mpsc::channel(IN_FLIGHT);
+        {
+            let mut desk = lock(&self.desk);
+            desk.check_running()?;
+            if desk.pending.contains_key(&id) {
+                return Err(UpstreamError::IdInUse);
+            }
+            desk.pending.insert(id.clone(), sender);
+            desk.order.push_back(id.clone());
+        }
+        let inbox =
+            Inbox { messages, desk: Arc::clone(&self.desk), request: Some(id), answered: false };
+        self.send(message).await?;
+        Ok(inbox)
+    }
+
+    /// Sends a notification or a response.
+    pub(super) async fn send(&self, message: &Message) -> Result<(), UpstreamError> {
+        // One message a line: a pretty-printed message loses its line breaks, which JSON allows
+        // only between tokens.
+        let raw = message.raw();
+        let line = if raw.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            raw.iter().map(|&b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }).collect()
+        } else {
+            raw.clone()
+        };
+        self.stdin.send(line).await.map_err(|_| lock(&self.desk).end_error())
+    }
+
+    /// Takes the place of the reader for messages that answer nothing. The one before it ends.
+    pub(super) fn listen(&self) -> Result<Inbox, UpstreamError> {
+        let (sender, messages) = mpsc::channel(BACKLOG);
+        let mut desk = lock(&self.desk);
+        desk.check_running()?;
+        for message in std::mem::take(&mut desk.backlog) {
+            // The channel is new and as long as the backlog.
+            let _fits = sender.try_send(message);
+        }
+        desk.listener = Some(sender);
+        Ok(Inbox { messages, desk: Arc::clone(&self.desk), request: None, answered: false })
+    }
+
+    /// Asks the child to go, and sees to it that it does.
+    pub(super) async fn end(&self) {
+        let _gone_already = self.stop.send(true);
+        let mut gone = self.gone.clone();
+        let _closed = gone.wait_for(|gone| *gone).await;
+    }
+}
+
+impl Desk {
+    fn check_running(&self) -> Result<(), UpstreamError> {
+        if self.ended.is_some() { Err(self.end_error()) } else { Ok(()) }
+    }
+
+    fn end_error(&self) -> UpstreamError {
+        let why = self.ended.clone().unwrap_or_else(|| "it closed its input".to_owned());
+        UpstreamError::BrokeOff { why }
+    }
+
+    fn close(&mut self, how: String) {
+        self.ended = Some(how);
+        self.pending.clear();
+        self.order.clear();
+        self.listener = None;
+    }
+
+    /// Where a message of the child goes. A response ends its request's entry.
+    fn reader_of(&mut self, kind: &Kind) -> Option<mpsc::Sender<Bytes>> {
+        if let Kind::Response { id: Some(id), .. } = kind {
+            self.order.retain(|other| other != id);
+            return self.pending.remove(id);
+        }
+        let newest = self.order.back().and_then(|id| self.pending.get(id));
+        newest.or(self.listener.as_ref()).cloned()
+    }
+}
+
+impl Inbox {
+    /// The next message, or `None` when the child ended or the answer was the last one.
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, UpstreamError>> {
+        if self.answered {
+            return None;
+        }
+        match self.messages.recv().await {
+            Some(message) => Some(Ok(message)),
+            None => {
+                self.answered = true;
+                // The listener's stream may end at any time; a request must be answered.
+                self.request.is_some().then(|| Err(lock(&self.desk).end_error()))
+            }
+        }
+    }
+
+    /// Says that the message just read was the answer: nothing follows it.
+    pub(super) fn finish(&mut self) {
+        self.answered = true;
+    }
+
+    /// [`Self::next`], framed as an event.
+    pub(super) async fn next_event(&mut self) -> Option<Result<Event, UpstreamError>> {
+        let message = match self.next().await? {
+            Ok(message) => message,
+            Err(error) => return Some(Err(error)),
+        };
+        if self.request.is_some() && is_answer(&message) {
+            self.finish();
+        }
+        as_event(&message).map(Ok)
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        if let Some(id) = self.request.take() {
+            let mut desk = lock(&self.desk);
+            desk.pending.remove(&id);
+            desk.order.retain(|other| *other != id);
+        }
+    }
+}
+
+/// Whether a message that `read_stdout` has accepted is a response.
+pub(super) fn is_answer(message: &Bytes) -> bool {
+    Message::decode(message.clone(), Origin::Server, &Limits { bytes: usize::MAX, depth: 127 })
+        .is_ok_and(|message| matches!(message.kind(), Kind::Response { .. }))
+}
+
+/// A message as one event without id.
+pub(super) fn as_event(message: &Bytes) -> Option<Event> {
+    let text = std::str::from_utf8(message).ok()?;
+    let mut decoder = Decoder::new(usize::MAX);
+    decoder.push(&sse::encode(None, None, text)).ok()?;
+    decoder.next()
+}
+
+/// A poisoned desk is still a desk: its parts are consistent after every statement.
+fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Feeds stdin until told to stop or until the child ends; gives how it ended.
+async fn keep(
+    mut process: Process,
+    stdin: ChildStdin,
+    mut lines: mpsc::Receiver<Bytes>,
+    mut stopping: watch::Receiver<bool>,
+) -> String {
+    let mut stdin = Some(stdin);
+    loop {
+        tokio::select! {
+            line = lines.recv(), if stdin.is_some() => match (line, &mut stdin) {
+                (Some(line), Some(pipe)) => {
+                    let written = async {
+                        pipe.write_all(&line).await?;
+                        pipe.write_all(b"\n").await?;
+                        pipe.flush().await
+                    };
+                    if written.await.is_err() {
+                        stdin = None;
+                    }
+                }
+                _ => return end(process, stdin).await,
+            },
+            status = process.wait() => return describe(status),
+            () = told_to_stop(&mut stopping) => return end(process, stdin).await,
+        }
+    }
+}
+
+/// Returns without the watch's guard, which must not be held across an await.
+async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
+    let _told_or_abandoned = stopping.wait_for(|stop| *stop).await.is_ok();
+}
+
+async fn end(mut process: Process, stdin: Option<ChildStdin>) -> String {
+    drop(stdin);
+    if let Ok(status) = tokio::time::timeout(GRACE, process.wait()).await {
+        return describe(status);
+    }
+    signal_group(&process, Signal::Term);
+    if let Ok(status) = tokio::time::timeout(GRACE, process.wait()).await {
+        return describe(status);
+    }
+    signal_group(&process, Signal::Kill);
+    let _unix_killed_it_already = process.start_kill();
+    describe(process.wait().await)
+}
+
+#[derive(Clone, Copy)]
+enum Signal {
+    Term,
+    Kill,
+}
+
+#[cfg(unix)]
+fn signal_group(process: &Process, signal: Signal) {
+    let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
+    if let Some(group) = pid.and_then(rustix::process::Pid::from_raw) {
+        let signal = match signal {
+            Signal::Term => rustix::process::Signal::TERM,
+            Signal::Kill => rustix::process::Signal::KILL,
+        };
+        let _gone_already = rustix::process::kill_process_group(group, signal);
+    }
+}
+
+/// Windows has no process groups to signal; the child itself is ended by `end`.
+#[cfg(not(unix))]
+fn signal_group(_process: &Process, _signal: Signal) {}
+
+fn describe(status: std::io::Result<std::process::ExitStatus>) -> String {
+    match status {
+        Ok(status) => format!("its process ended ({status})"),
+        Err(error) => format!("its process was lost ({error})"),
+    }
+}
+
+async fn read_stdout(stdout: impl AsyncRead + Unpin, desk: Arc<Mutex<Desk>>, limits: Limits) {
+    let mut reader = BufReader::with_capacity(64 * 1024, stdout);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match read_line(&mut reader, &mut line, limits.bytes).await {
+            // A line over the bound cannot be framed any more; the pipe's end ends the child.
+            Ok(Line::End | Line::TooLong) | Err(_) => return,
+            Ok(Line::Whole) => {}
+        }
+        let raw = Bytes::copy_from_slice(line.trim_ascii());
+        let Ok(message) = Message::decode(raw.clone(), Origin::Server, &limits) else {
+            if !raw.is_empty() {
+                tracing::debug!(bytes = raw.len(), "a line on stdout is not a JSON-RPC message");
+            }
+            continue;
+        };
+        let reader_of = lock(&desk).reader_of(message.kind());
+        match reader_of {
+            // Waiting here is the back-pressure: the child blocks on its full pipe.
+            Some(sender) => {
+                let _reader_left = sender.send(raw).await;
+            }
+            None if matches!(message.kind(), Kind::Response { .. }) => {
+                tracing::debug!("an answer to no request in flight");
+            }
+            None => {
+                let mut desk = lock(&desk);
+                if desk.backlog.len() == BACKLOG {
+                    desk.backlog.pop_front();
+                }
+                desk.backlog.push_back(raw);
+            }
+        }
+    }
+}
+
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+async fn read_line<R: AsyncRead + Unpin>(
+    reader: &mut BufReader<R>,
+    line: &mut Vec<u8>,
+    limit: usize,
+) -> std::io::Result<Line> {
+    loop {
+        let chunk = reader.fill_buf().await?;
+        if chunk.is_empty() {
+            return Ok(if line.is_empty() { Line::End } else { Line::Whole });
+        }
+        let (taken, ended) = match memchr::memchr(b'\n', chunk) {
+            Some(at) => (at, true),
+            None => (chunk.len(), false),
+        };
+        if line.len() + taken > limit {
+            return Ok(Line::TooLong);
+        }
+        line.extend_from_slice(chunk.get(..taken).unwrap_or_default());
+        reader.consume(taken + usize::from(ended));
+        if ended {
+            return Ok(Line::Whole);
+        }
+    }
+}
+
+/// Passes a child's stderr on to our log, through `quiet`, which masks it.
+async fn read_stderr(stderr: impl AsyncRead + Unpin, name: String, quiet: super::stdio::Quiet) {
+    const LONGEST: usize = 8 * 1024;
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match read_line(&mut reader, &mut line, LONGEST).await {
+            Ok(Line::Whole) => {
+                let text = quiet(&String::from_utf8_lossy(&line));
+                tracing::info!(connection = %name, line = %text, "stderr");
+            }
+            // Past an over-long line, keep the pipe empty without framing it.
+            Ok(Line::TooLong) => {
+                let _ends = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
+                return;
+            }
+            Ok(Line::End) | Err(_) => return,
+        }
+    }
+}

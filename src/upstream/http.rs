@@ -1,0 +1,225 @@
+//! An MCP server over Streamable HTTP: POST, GET and DELETE on one URL.
+//!
+//! Redirects are not followed and no proxy is used: the credential goes to the configured server
+//! and nowhere else. Implements the client side of MCP `basic/transports` (2025-03-26 to
+//! 2025-11-25) and `basic/transports/streamable-http` (2026-07-28).
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
+
+use super::credential::Credential;
+use super::{Answer, Body, Bounds, EventSource, Events, Route, UpstreamError};
+use crate::audit::Durable;
+use crate::mcp::headers;
+use crate::mcp::sse::{Decoder, Event};
+use crate::policy::{Act, Permit};
+
+/// One MCP server at one URL.
+#[derive(Debug)]
+pub struct HttpUpstream {
+    url: Url,
+    credential: Option<Credential>,
+    client: reqwest::Client,
+    bounds: Bounds,
+}
+
+impl HttpUpstream {
+    /// An upstream at a URL. `client` must follow no redirects.
+    pub fn new(
+        url: Url,
+        credential: Option<Credential>,
+        client: reqwest::Client,
+        bounds: Bounds,
+    ) -> Self {
+        Self { url, credential, client, bounds }
+    }
+
+    /// A client as [`Self::new`] needs it, to be shared by all upstreams.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn client(bounds: Bounds) -> Result<reqwest::Client, reqwest::Error> {
+        reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(bounds.first_byte.min(std::time::Duration::from_secs(10)))
+            .tcp_nodelay(true)
+            .build()
+    }
+
+    pub(super) async fn forward(
+        &self,
+        permit: &Durable<Permit>,
+        route: &Route,
+        caller: &HeaderMap,
+    ) -> Result<Answer, UpstreamError> {
+        let method = match permit.get().call().act {
+            Act::Message(_) => Method::POST,
+            Act::Listen => Method::GET,
+            Act::End => Method::DELETE,
+        };
+        let mut request = self.client.request(method, self.url.clone());
+        let mut passed = passed_headers(caller);
+        if let Some(id) = &route.protocol_session {
+            let id = HeaderValue::from_str(id).map_err(|_| UpstreamError::SessionGone)?;
+            passed.insert(headers::SESSION_ID, id);
+        }
+        if let Some(credential) = &self.credential {
+            passed.insert(credential.header.clone(), credential.value().await?);
+        }
+        if let Some(message) = permit.get().call().message() {
+            passed.insert(CONTENT_TYPE, HeaderValue::from_static(headers::JSON));
+            request = request.body(message.raw().clone());
+        }
+        let sending = request.headers(passed).send();
+        let response = match tokio::time::timeout(self.bounds.first_byte, sending).await {
+            Err(_) => return Err(UpstreamError::TimedOut { after: self.bounds.first_byte }),
+            Ok(Err(error)) => return Err(broken(&error)),
+            Ok(Ok(response)) => response,
+        };
+        self.answer(response).await
+    }
+
+    async fn answer(&self, response: reqwest::Response) -> Result<Answer, UpstreamError> {
+        let status = response.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(UpstreamError::CredentialRefused { status: status.as_u16() });
+        }
+        let content_type = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .map(|value| value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase());
+        let answer_headers = returned_headers(response.headers());
+        let body = match content_type.as_deref() {
+            Some(headers::EVENT_STREAM) => Body::Stream(Events {
+                ahead: VecDeque::new(),
+                source: EventSource::Http(Box::new(EventStream {
+                    bytes: Box::pin(response.bytes_stream()),
+                    decoder: Decoder::new(self.bounds.message_bytes),
+                    limit: self.bounds.message_bytes,
+                })),
+            }),
+            kind => {
+                let bytes = self.whole_body(response).await?;
+                let blank = bytes.iter().all(u8::is_ascii_whitespace);
+                match kind {
+                    Some(headers::JSON) if !blank => Body::Message(bytes),
+                    // Statuses with nothing or only words behind them speak for themselves.
+                    _ if blank || status == StatusCode::ACCEPTED => Body::Empty,
+                    _ if matches!(
+                        status,
+                        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND
+                    ) =>
+                    {
+                        Body::Empty
+                    }
+                    other => {
+                        return Err(UpstreamError::NotMcp {
+                            status: status.as_u16(),
+                            content_type: other.unwrap_or("no content type").to_owned(),
+                        });
+                    }
+                }
+            }
+        };
+        Ok(Answer { status, headers: answer_headers, body })
+    }
+
+    async fn whole_body(&self, response: reqwest::Response) -> Result<Bytes, UpstreamError> {
+        let limit = self.bounds.message_bytes;
+        let mut stream = response.bytes_stream();
+        let mut whole: Option<Bytes> = None;
+        let mut more = BytesMut::new();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| broken(&error))?;
+            if whole.as_ref().map_or(more.len(), Bytes::len) + chunk.len() > limit {
+                return Err(UpstreamError::TooLarge { limit });
+            }
+            // Most bodies are one chunk, which is then passed on without a copy.
+            match whole.take() {
+                None if more.is_empty() => whole = Some(chunk),
+                None => more.extend_from_slice(&chunk),
+                Some(first) => {
+                    more.extend_from_slice(&first);
+                    more.extend_from_slice(&chunk);
+                }
+            }
+        }
+        Ok(whole.unwrap_or_else(|| more.freeze()))
+    }
+}
+
+fn passed_headers(caller: &HeaderMap) -> HeaderMap {
+    let mut passed = HeaderMap::new();
+    for (name, value) in caller {
+        // The session id that the caller knows is sealed; the route holds the real one.
+        if headers::is_forwarded_request(name.as_str()) && name != headers::SESSION_ID {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    if !passed.contains_key(ACCEPT) {
+        passed.insert(ACCEPT, HeaderValue::from_static(headers::ACCEPT_BOTH));
+    }
+    passed
+}
+
+fn returned_headers(upstream: &HeaderMap) -> HeaderMap {
+    let mut returned = HeaderMap::new();
+    for (name, value) in upstream {
+        if headers::is_forwarded_response(name.as_str()) {
+            returned.append(name.clone(), value.clone());
+        }
+    }
+    returned
+}
+
+/// What went wrong, without the URL, which may hold what nobody should see.
+fn broken(error: &reqwest::Error) -> UpstreamError {
+    let mut source: &dyn std::error::Error = error;
+    while let Some(inner) = source.source() {
+        source = inner;
+    }
+    let why = source.to_string();
+    if error.is_connect() || error.is_builder() {
+        UpstreamError::Unreachable { why }
+    } else {
+        UpstreamError::BrokeOff { why }
+    }
+}
+
+/// The events of one HTTP response.
+pub(super) struct EventStream {
+    bytes: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+    decoder: Decoder,
+    limit: usize,
+}
+
+impl std::fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventStream").finish_non_exhaustive()
+    }
+}
+
+impl EventStream {
+    pub(super) async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
+        loop {
+            if let Some(event) = self.decoder.next() {
+                return Some(Ok(event));
+            }
+            match self.bytes.next().await? {
+                Err(error) => return Some(Err(broken(&error))),
+                Ok(chunk) => {
+                    if self.decoder.push(&chunk).is_err() {
+                        return Some(Err(UpstreamError::TooLarge { limit: self.limit }));
+                    }
+                }
+            }
+        }
+    }
+}

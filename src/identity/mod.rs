@@ -22,3 +22,4 @@ pub mod oidc;
 pub mod private_file;
 
 pub use error::{Fault, TokenError};
+pub use oidc::{IssuerSettings, IssuerVerifier, Issuers, VerifiedIdentity};

@@ -1,1 +1,444 @@
-//! (next commit)
+//! Verifying identity tokens (OpenID Connect Core 1.0, section 3.1.3.7) from issuers that the
+//! configuration names.
+//!
+//! The algorithm comes from a list in the configuration, never from the token alone, and only
+//! asymmetric ones can stand on that list.
+
+use std::str::FromStr as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::error::TokenError;
+use super::fetch::{self, FetchError};
+use super::jwks::KeyCache;
+use crate::types::Identity;
+
+/// How far clocks may differ, in seconds.
+pub(super) const LEEWAY: i64 = 60;
+
+/// Larger than any identity token, with hundreds of groups.
+const MAX_TOKEN: usize = 32 * 1024;
+const MAX_SUB: usize = 512;
+
+/// An issuer whose identity tokens are accepted.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerSettings {
+    /// What people call it.
+    pub name: String,
+    /// Its URL, exactly as in its tokens' `iss`.
+    pub url: String,
+    /// The public client that the command line is there.
+    #[serde(default = "default_client_id")]
+    pub client_id: String,
+    /// Accepted audiences; empty means the client id.
+    #[serde(default)]
+    pub audience: Vec<String>,
+    /// What the command line asks for, besides `openid`.
+    #[serde(default = "default_scopes")]
+    pub scopes: Vec<String>,
+    /// The claim that lists groups: a name, or a path such as `realm_access.roles`.
+    #[serde(default = "default_groups_claim")]
+    pub groups_claim: String,
+    /// Accepted signature algorithms.
+    #[serde(default = "default_algorithms")]
+    pub algorithms: Vec<Algorithm>,
+}
+
+fn default_client_id() -> String {
+    "mcpx-cli".to_owned()
+}
+
+fn default_scopes() -> Vec<String> {
+    ["openid", "profile", "email", "offline_access"].map(str::to_owned).to_vec()
+}
+
+fn default_groups_claim() -> String {
+    "groups".to_owned()
+}
+
+fn default_algorithms() -> Vec<Algorithm> {
+    vec![Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA]
+}
+
+/// An issuer that must not be configured like this.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuerSettingsError {
+    /// The URL is not safe to use.
+    #[error("issuer {name}: the url cannot be used")]
+    Url {
+        /// The issuer's name.
+        name: String,
+        /// Why.
+        #[source]
+        source: FetchError,
+    },
+    /// The URL cannot be compared with a token's `iss`.
+    #[error("issuer {name}: the url must have no query and no fragment")]
+    UrlParts {
+        /// The issuer's name.
+        name: String,
+    },
+    /// A symmetric algorithm would make every verifier a signer.
+    #[error("issuer {name}: the algorithm {algorithm:?} is symmetric and cannot be accepted")]
+    Symmetric {
+        /// The issuer's name.
+        name: String,
+        /// The algorithm.
+        algorithm: Algorithm,
+    },
+    /// Nothing would ever be accepted, or anything.
+    #[error("issuer {name}: {what} must not be empty")]
+    Empty {
+        /// The issuer's name.
+        name: String,
+        /// The setting.
+        what: &'static str,
+    },
+    /// Two issuers would answer for one `iss`.
+    #[error("the issuer {url} is configured twice")]
+    Twice {
+        /// The URL.
+        url: String,
+    },
+}
+
+impl IssuerSettings {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// [`IssuerSettingsError`] naming the issuer.
+    pub fn check(&self) -> Result<(), IssuerSettingsError> {
+        let name = || self.name.clone();
+        let url = fetch::safe_url(&self.url)
+            .map_err(|source| IssuerSettingsError::Url { name: name(), source })?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(IssuerSettingsError::UrlParts { name: name() });
+        }
+        let symmetric = |a: &&Algorithm| a.family() == AlgorithmFamily::Hmac;
+        if let Some(&algorithm) = self.algorithms.iter().find(symmetric) {
+            return Err(IssuerSettingsError::Symmetric { name: name(), algorithm });
+        }
+        let empty = [
+            ("name", self.name.is_empty()),
+            ("client_id", self.client_id.is_empty()),
+            ("algorithms", self.algorithms.is_empty()),
+            ("audience", self.audience.iter().any(String::is_empty)),
+            ("groups_claim", self.groups_claim.is_empty()),
+        ];
+        match empty.into_iter().find(|(_, empty)| *empty) {
+            Some((what, _)) => Err(IssuerSettingsError::Empty { name: name(), what }),
+            None => Ok(()),
+        }
+    }
+
+    fn accepts(&self, audience: &str) -> bool {
+        if self.audience.is_empty() {
+            audience == self.client_id
+        } else {
+            self.audience.iter().any(|accepted| accepted == audience)
+        }
+    }
+}
+
+/// Who a verified token speaks for.
+#[derive(Clone, Debug)]
+pub struct VerifiedIdentity {
+    /// The issuer, its name for them, and their groups.
+    pub identity: Identity,
+    /// When the token expires, in seconds since 1970.
+    pub expires: i64,
+    /// Every other claim, for trust rules over workload tokens.
+    pub claims: Map<String, Value>,
+}
+
+/// Verifies one issuer's tokens.
+pub struct IssuerVerifier {
+    settings: IssuerSettings,
+    keys: KeyCache,
+}
+
+impl IssuerVerifier {
+    /// A verifier that fetches the issuer's keys when the first token comes.
+    ///
+    /// # Errors
+    /// [`IssuerSettingsError`].
+    pub fn new(
+        settings: IssuerSettings,
+        http: reqwest::Client,
+    ) -> Result<Self, IssuerSettingsError> {
+        settings.check()?;
+        let keys = KeyCache::fetched(&settings.url, http);
+        Ok(Self { settings, keys })
+    }
+
+    /// A verifier with keys that are known already: the built-in issuer's.
+    ///
+    /// # Errors
+    /// [`IssuerSettingsError`].
+    pub fn with_keys<'a>(
+        settings: IssuerSettings,
+        keys: impl IntoIterator<Item = &'a Jwk>,
+    ) -> Result<Self, IssuerSettingsError> {
+        settings.check()?;
+        Ok(Self { settings, keys: KeyCache::fixed(keys) })
+    }
+
+    /// What this verifier was made with.
+    pub fn settings(&self) -> &IssuerSettings {
+        &self.settings
+    }
+
+    /// Verifies an identity token.
+    ///
+    /// # Errors
+    /// [`TokenError`]: what is wrong, and whose fault it is.
+    pub async fn verify(&self, token: &str, now: i64) -> Result<VerifiedIdentity, TokenError> {
+        let (header, signed, signature): (TokenHeader, _, _) = split(token)?;
+        // An access token or a proof signed by the same key is no identity token.
+        if let Some(typ) = header.typ.filter(|typ| !typ.eq_ignore_ascii_case("JWT")) {
+            return Err(TokenError::WrongType { expected: "JWT", found: typ });
+        }
+        if header.crit.is_some() {
+            return Err(malformed("it has critical extensions that are not known here"));
+        }
+        let algorithm = Algorithm::from_str(&header.alg)
+            .ok()
+            .filter(|algorithm| self.settings.algorithms.contains(algorithm))
+            .ok_or(TokenError::Algorithm(header.alg))?;
+        // Before any key is looked up: a stranger's token must not make us ask our issuer.
+        let claims: Claims = claims(token)?;
+        if claims.iss != self.settings.url {
+            return Err(TokenError::UnknownIssuer(claims.iss));
+        }
+        let key = self.keys.key(header.kid.as_deref(), algorithm, now).await?;
+        match jsonwebtoken::crypto::verify(signature, signed, &key, algorithm) {
+            Ok(true) => {}
+            Ok(false) | Err(_) => return Err(TokenError::Signature),
+        }
+        self.judge(claims, now)
+    }
+
+    fn judge(&self, claims: Claims, now: i64) -> Result<VerifiedIdentity, TokenError> {
+        let wrong_audience = || TokenError::WrongAudience {
+            expected: match self.settings.audience.as_slice() {
+                [] => self.settings.client_id.clone(),
+                accepted => accepted.join(" or "),
+            },
+        };
+        let audience = claims.aud.as_slice();
+        if !audience.iter().any(|audience| self.settings.accepts(audience)) {
+            return Err(wrong_audience());
+        }
+        if let Some(party) = &claims.azp
+            && audience.len() > 1
+            && *party != self.settings.client_id
+            && !self.settings.accepts(party)
+        {
+            return Err(wrong_audience());
+        }
+        check_times(claims.exp.0, claims.nbf.map(|t| t.0), claims.iat.map(|t| t.0), now, LEEWAY)?;
+        if claims.sub.is_empty() || claims.sub.len() > MAX_SUB || !printable(&claims.sub) {
+            return Err(malformed("sub is empty, too long or not printable"));
+        }
+        let groups = find_claim(&claims.rest, &self.settings.groups_claim);
+        let groups = groups.map(group_names).transpose()?.unwrap_or_default();
+        // An address that the issuer itself calls unverified may be anybody's.
+        let verified = claims.rest.get("email_verified") != Some(&Value::Bool(false));
+        let email = claims.rest.get("email").and_then(Value::as_str);
+        let email = email.filter(|email| verified && printable(email)).map(str::to_owned);
+        Ok(VerifiedIdentity {
+            identity: Identity { issuer: claims.iss, sub: claims.sub, email, groups },
+            expires: claims.exp.0,
+            claims: claims.rest,
+        })
+    }
+}
+
+/// All issuers that are trusted, by their URL.
+pub struct Issuers {
+    verifiers: Vec<IssuerVerifier>,
+}
+
+impl Issuers {
+    /// A set of issuers.
+    ///
+    /// # Errors
+    /// [`IssuerSettingsError::Twice`].
+    pub fn new(verifiers: Vec<IssuerVerifier>) -> Result<Self, IssuerSettingsError> {
+        let mut urls: Vec<&str> = verifiers.iter().map(|v| v.settings.url.as_str()).collect();
+        urls.sort_unstable();
+        let twice = urls.windows(2).find_map(|pair| match pair {
+            [a, b] if a == b => Some((*a).to_owned()),
+            _ => None,
+        });
+        match twice {
+            Some(url) => Err(IssuerSettingsError::Twice { url }),
+            None => Ok(Self { verifiers }),
+        }
+    }
+
+    /// The issuers, in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &IssuerVerifier> {
+        self.verifiers.iter()
+    }
+
+    /// Verifies a token of whichever issuer it names.
+    ///
+    /// # Errors
+    /// [`TokenError::UnknownIssuer`] when that is none of these, or what the issuer's verifier
+    /// says.
+    pub async fn verify(&self, token: &str, now: i64) -> Result<VerifiedIdentity, TokenError> {
+        /// Only to choose the verifier; it reads the claim again and verifies it.
+        #[derive(Deserialize)]
+        struct Named {
+            iss: String,
+        }
+        let Named { iss } = claims(token)?;
+        let verifier = self.verifiers.iter().find(|verifier| verifier.settings.url == iss);
+        verifier.ok_or(TokenError::UnknownIssuer(iss))?.verify(token, now).await
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenHeader {
+    alg: String,
+    typ: Option<String>,
+    kid: Option<String>,
+    crit: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    aud: Audience,
+    exp: NumericDate,
+    nbf: Option<NumericDate>,
+    iat: Option<NumericDate>,
+    azp: Option<String>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Audience {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(audience) => std::slice::from_ref(audience),
+            Self::Several(audiences) => audiences,
+        }
+    }
+}
+
+/// Seconds since 1970; RFC 7519 allows a fraction, which some issuers send.
+struct NumericDate(i64);
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = serde_json::Number::deserialize(deserializer)?;
+        let seconds = number.as_i64().or_else(|| {
+            let seconds = number.as_f64()?.floor();
+            #[expect(clippy::cast_possible_truncation, reason = "checked to be in range")]
+            (seconds.abs() < 9e15).then_some(seconds as i64)
+        });
+        seconds.map(Self).ok_or_else(|| serde::de::Error::custom("not a time"))
+    }
+}
+
+/// Splits a compact JWS into its decoded header, what was signed, and the signature.
+pub(super) fn split<H: DeserializeOwned>(token: &str) -> Result<(H, &[u8], &str), TokenError> {
+    if token.len() > MAX_TOKEN {
+        return Err(malformed("it is too long"));
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or_else(|| malformed("it has no parts"))?;
+    let (header, payload) = signed.split_once('.').ok_or_else(|| malformed("it has no claims"))?;
+    if payload.contains('.') {
+        return Err(malformed("it has more than three parts"));
+    }
+    Ok((decode(header)?, signed.as_bytes(), signature))
+}
+
+/// Decodes the claims of a compact JWS that [`split`] accepted or will judge.
+pub(super) fn claims<C: DeserializeOwned>(token: &str) -> Result<C, TokenError> {
+    if token.len() > MAX_TOKEN {
+        return Err(malformed("it is too long"));
+    }
+    decode(token.split('.').nth(1).ok_or_else(|| malformed("it has no claims"))?)
+}
+
+fn decode<T: DeserializeOwned>(part: &str) -> Result<T, TokenError> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed("it is not base64url"))?;
+    serde_json::from_slice(&bytes).map_err(|error| TokenError::Malformed(error.to_string()))
+}
+
+pub(super) fn malformed(why: &str) -> TokenError {
+    TokenError::Malformed(why.to_owned())
+}
+
+pub(super) fn check_times(
+    exp: i64,
+    nbf: Option<i64>,
+    iat: Option<i64>,
+    now: i64,
+    leeway: i64,
+) -> Result<(), TokenError> {
+    let ago = now.saturating_sub(exp);
+    if ago >= leeway {
+        return Err(TokenError::Expired { ago });
+    }
+    for start in [nbf, iat].into_iter().flatten() {
+        let ahead = start.saturating_sub(now);
+        if ahead > LEEWAY {
+            return Err(TokenError::NotYetValid { ahead });
+        }
+    }
+    Ok(())
+}
+
+/// A claim by its whole name first (namespaced names are URLs, full of dots), then as a path.
+fn find_claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    if let Some(value) = claims.get(name) {
+        return Some(value);
+    }
+    let (first, rest) = name.split_once('.')?;
+    rest.split('.').try_fold(claims.get(first)?, |value, step| value.get(step))
+}
+
+/// An array of strings, or one string with commas. Any other shape is refused: to read it as "no
+/// groups" could turn off a rule that forbids something to a group.
+fn group_names(value: &Value) -> Result<Vec<String>, TokenError> {
+    let mut groups: Vec<String> = match value {
+        Value::Null => Vec::new(),
+        Value::String(text) => text.split(',').map(|group| group.trim().to_owned()).collect(),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .ok_or_else(|| malformed("a group is not a string"))?,
+        _ => return Err(malformed("the groups claim is neither a list nor a string")),
+    };
+    groups.retain(|group| !group.is_empty());
+    if !groups.iter().all(|group| printable(group)) {
+        return Err(malformed("a group's name is not printable"));
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(groups)
+}
+
+fn printable(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}

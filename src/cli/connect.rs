@@ -1,0 +1,94 @@
+//! `mcpx connect`: a connection on a local port, or on stdin and stdout.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::broker::local::Local;
+use crate::broker::{relay, stdio};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::ui::{FAINT, STRONG, styled};
+use crate::cli::wait::until_told_to_stop;
+use crate::mcp::Limits;
+use crate::types::{ConnectionName, SessionId};
+
+/// Open a connection for an MCP client on this machine
+///
+/// Listens on a local port, and prints the URL that an MCP client is given. With --stdio the
+/// client starts mcpx itself and talks over stdin and stdout. Either way the client holds no
+/// secret of the server.
+#[derive(clap::Args, Debug)]
+pub struct ConnectArgs {
+    /// The connection, as `mcpx ls` shows it
+    #[arg(value_name = "NAME")]
+    connection: ConnectionName,
+    /// Speak the protocol on stdin and stdout
+    #[arg(long, conflicts_with = "port")]
+    stdio: bool,
+    /// The local port [default: a free one]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Why you need it; recorded with the grant, and policy may ask for it
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ConnectJson<'a> {
+    url: &'a str,
+    connection: &'a ConnectionName,
+    session: Option<SessionId>,
+    expires_in: i64,
+}
+
+/// Serves the connection until it is told to stop, or the client is done.
+///
+/// # Errors
+/// [`CliError`]: no login, no grant, or the port is taken.
+pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
+    let channel = Arc::new(context.channel(&args.connection, args.reason)?);
+    if args.stdio {
+        // No grant is waited for here: the client's first message is read meanwhile.
+        let input = tokio::io::BufReader::new(tokio::io::stdin());
+        let output = tokio::io::stdout();
+        let stop = until_told_to_stop();
+        return Ok(stdio::run(channel, Limits::default(), input, output, stop).await?);
+    }
+    let ui = &context.ui;
+    let spinner = ui.spinner("asking for a grant");
+    let grant = channel.grant().await;
+    drop(spinner);
+    let grant = grant?;
+    let local = Local::bind(args.port.unwrap_or(0)).await?;
+    let url = local.url();
+    if ui.json() {
+        ui.print_json(&ConnectJson {
+            url: &url,
+            connection: &args.connection,
+            session: grant.session,
+            expires_in: grant.expires_in,
+        })?;
+    } else {
+        ui.print(&url)?;
+        ui.status(&format!(
+            "{} {}",
+            styled(STRONG, args.connection.as_str()),
+            styled(FAINT, "is open; whoever has this URL can use it. Ctrl-C closes it."),
+        ));
+        let name = args.connection.as_str();
+        let http = json!({ "mcpServers": { name: { "type": "http", "url": url } } });
+        let started = json!({ "mcpServers": { name: {
+            "command": "mcpx", "args": ["connect", name, "--stdio"],
+        } } });
+        ui.status(&format!("{}\n{http:#}", styled(FAINT, "For an MCP client, while this runs:")));
+        ui.status(&format!(
+            "{}\n{started:#}",
+            styled(FAINT, "Or for good, started by the client itself:")
+        ));
+    }
+    let router = relay::router(channel, local.gate(), Limits::default());
+    local.serve(router, until_told_to_stop()).await?;
+    Ok(())
+}

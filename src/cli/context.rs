@@ -1,0 +1,158 @@
+//! What a verb is given besides its own arguments: how to speak, and the way to home, login and
+//! server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use etcetera::BaseStrategy as _;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::broker::grant::GrantSource;
+use crate::broker::home::Home;
+use crate::broker::login::Login;
+use crate::broker::remote::Remote;
+use crate::broker::{channel::Channel, grant::ExchangeError};
+use crate::cli::error::{CliError, Kind};
+use crate::cli::ui::Ui;
+use crate::types::{Clock, ConnectionName, SystemClock};
+
+/// What every verb is given besides its own arguments.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// How to speak.
+    pub ui: Ui,
+    /// `--home` or `MCPX_HOME`.
+    pub home: Option<PathBuf>,
+    /// `--server` or `MCPX_SERVER`.
+    pub server: Option<String>,
+}
+
+impl Context {
+    /// The time.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(SystemClock)
+    }
+
+    /// The directory with the user's login, made if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made or is open to others.
+    pub fn home(&self) -> Result<Home, CliError> {
+        let path = match &self.home {
+            Some(path) => path.clone(),
+            None => etcetera::choose_base_strategy()
+                .map_err(|error| {
+                    CliError::failure("there is no home directory to keep logins in")
+                        .caused_by(Some(&error))
+                        .hint("set MCPX_HOME to a directory")
+                })?
+                .data_dir()
+                .join("mcpx"),
+        };
+        Ok(Home::open(path)?)
+    }
+
+    /// The login, for the server asked for if one was.
+    ///
+    /// # Errors
+    /// [`Kind::LoginNeeded`] when there is none, or it is for another server.
+    pub fn login(&self) -> Result<Login, CliError> {
+        let login = Login::load(&self.home()?, self.clock())?
+            .ok_or_else(|| CliError::new(Kind::LoginNeeded, "you are not logged in"))?;
+        if let Some(asked) = &self.server {
+            let known = login.server().server.as_str();
+            if !same_server(asked, known) {
+                let message = format!("you are logged in to {known}, not to {asked}");
+                return Err(CliError::new(Kind::LoginNeeded, message)
+                    .hint(format!("run `mcpx login --server {asked}`")));
+            }
+        }
+        Ok(login)
+    }
+
+    /// The API of the server that the user is logged in to.
+    ///
+    /// # Errors
+    /// As [`Context::login`].
+    pub fn remote(&self) -> Result<Remote, CliError> {
+        let login = self.login()?;
+        let server = login.server().clone();
+        Ok(Remote::new(&server, Arc::new(login), self.clock())?)
+    }
+
+    /// A way to one connection.
+    ///
+    /// # Errors
+    /// As [`Context::login`].
+    pub fn channel(
+        &self,
+        connection: &ConnectionName,
+        reason: Option<String>,
+    ) -> Result<Channel, CliError> {
+        let login = self.login()?;
+        let server = login.server().clone();
+        let base = server.server.as_str().trim_end_matches('/');
+        let resource = format!("{base}/mcp/{connection}");
+        let url = Url::parse(&resource).map_err(|error| {
+            CliError::failure(format!("{resource} is not a URL")).caused_by(Some(&error))
+        })?;
+        let source = GrantSource::new(server, Arc::new(login), resource, reason, self.clock())
+            .map_err(|error: ExchangeError| CliError::from(error))?;
+        Ok(Channel::new(url, source)?)
+    }
+
+    /// The server to log in to: the one asked for, or the one of the last login.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when there was none.
+    pub fn server_to_log_in_to(&self, home: &Home) -> Result<String, CliError> {
+        if let Some(server) = &self.server {
+            return Ok(server.clone());
+        }
+        if let Some(login) = Login::load(home, self.clock()).ok().flatten() {
+            return Ok(login.server().server.to_string());
+        }
+        home.read_json::<LastServer>(LAST_SERVER)?.map(|last| last.server).ok_or_else(|| {
+            CliError::new(Kind::Usage, "which server?")
+                .hint("run `mcpx login --server https://mcpx.example.com`")
+        })
+    }
+
+    /// Remembers the server for the next login, which a logout must not forget.
+    ///
+    /// # Errors
+    /// When the home cannot be written.
+    pub fn remember_server(&self, home: &Home, server: &str) -> Result<(), CliError> {
+        Ok(home.write_json(LAST_SERVER, &LastServer { server: server.to_owned() })?)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct LastServer {
+    server: String,
+}
+
+const LAST_SERVER: &str = "last-server.json";
+
+fn same_server(a: &str, b: &str) -> bool {
+    match (Url::parse(a), Url::parse(b)) {
+        (Ok(a), Ok(b)) => {
+            a.origin() == b.origin()
+                && a.path().trim_end_matches('/') == b.path().trim_end_matches('/')
+        }
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_compared_as_urls() {
+        assert!(same_server("https://a.example", "https://a.example:443/"));
+        assert!(!same_server("https://a.example", "http://a.example"));
+        assert!(!same_server("https://a.example/x", "https://a.example/y"));
+    }
+}

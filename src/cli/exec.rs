@@ -1,0 +1,55 @@
+//! `mcpx exec`: a command with a connection, for as long as it runs.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use crate::broker::local::Local;
+use crate::broker::{exec, relay};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::mcp::Limits;
+use crate::types::ConnectionName;
+
+/// Run a command that finds a connection's URL in MCPX_URL
+///
+/// The connection is open for as long as the command runs. The command keeps stdin, stdout and
+/// stderr, is sent every signal, and its exit code is this one's (128 + n after signal n).
+#[derive(clap::Args, Debug)]
+pub struct ExecArgs {
+    /// The connection, as `mcpx ls` shows it
+    #[arg(value_name = "NAME")]
+    connection: ConnectionName,
+    /// Why you need it; recorded with the grant, and policy may ask for it
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", required = true, last = true)]
+    command: Vec<OsString>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Always when the command fails, with its code; or [`CliError`] when it could not be run.
+pub async fn run(args: ExecArgs, context: &Context) -> Result<(), CliError> {
+    let [program, rest @ ..] = args.command.as_slice() else {
+        return Err(CliError::new(crate::cli::error::Kind::Usage, "no command"));
+    };
+    let channel = Arc::new(context.channel(&args.connection, args.reason)?);
+    // A command that could reach nothing is not started.
+    channel.grant().await?;
+    let local = Local::bind(0).await?;
+    let url = local.url();
+    let router = relay::router(channel, local.gate(), Limits::default());
+    let serving = tokio::spawn(local.serve(router, std::future::pending()));
+    let outcome = exec::run(program, rest, &url).await;
+    serving.abort();
+    match outcome {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(CliError::silent(code)),
+        Err(error) => {
+            context.ui.error(&CliError::of(crate::cli::error::Kind::Failure, &error));
+            Err(CliError::silent(error.exit_code()))
+        }
+    }
+}

@@ -20,6 +20,7 @@
 import http from 'node:http';
 import { exportJWK, generateKeyPair, importJWK, SignJWT } from 'jose';
 import Provider from 'oidc-provider';
+import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js';
 
 const accounts = new Map([
   ['alice', ['eng', 'mcp-admins']],
@@ -39,8 +40,10 @@ async function addKey() {
 
 // oidc-provider signs with the first key and cannot change its keys, so a new key means a new
 // provider; codes, sessions and tokens live in a store that all of them share.
+const adapter = createMemoryAdapter();
 function provider(issuer) {
   const made = new Provider(issuer, {
+    adapter,
     jwks: { keys },
     cookies: { keys: ['test cookies'] },
     clients: [{

@@ -7,7 +7,7 @@ import sys
 CUSTOMERS = [
     (1, "Ada Moreno", "ada.moreno@example.com", "219-09-9999", "4111 1111 1111 1111", "gold"),
     (2, "Björn Åkesson", "bjorn@example.org", "078-05-1120", "5555555555554444", "basic"),
-    (3, "Chidi Okafor", "chidi.okafor@example.net", "457-55-5462", "378282246310005", "gold"),
+    (3, "Chidi Okafor", "chidi.okafor@example.net", "721-07-4426", "378282246310005", "gold"),
 ]
 
 if __name__ == "__main__":

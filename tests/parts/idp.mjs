@@ -40,7 +40,8 @@ async function addKey() {
 
 // oidc-provider signs with the first key and cannot change its keys, so a new key means a new
 // provider; codes, sessions and tokens live in a store that all of them share.
-const adapter = createMemoryAdapter();
+// Remembers what has expired for an hour more, to answer expired_token and not invalid_grant.
+const adapter = createMemoryAdapter(3600);
 function provider(issuer) {
   const made = new Provider(issuer, {
     adapter,

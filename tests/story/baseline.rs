@@ -1,9 +1,9 @@
 //! The parts of others without `mcpx` between them. When these pass and another story fails, the
 //! fault lies with `mcpx`; when these fail, with a part.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Client, Idp, Target, World, http};
+use crate::support::{Client, Target, World, http};
 
 crate::stories![
     every_client_reaches_every_http_server,
@@ -57,34 +57,32 @@ fn every_client_reaches_every_stdio_server(world: &World) -> anyhow::Result<()> 
 
 fn a_person_signs_in_at_the_identity_provider(world: &World) -> anyhow::Result<()> {
     let idp = world.idp()?;
-    let (address, code) = ask(&idp)?;
-    assert_eq!(token(&idp, &device(&code))?.1["error"], "authorization_pending");
+    let (address, code) = idp.ask_device_code()?;
+    assert_eq!(idp.poll(&code)?["error"], "authorization_pending");
     idp.approve(&address, "alice")?;
-    let (status, tokens) = token(&idp, &device(&code))?;
-    assert_eq!(status, 200, "{tokens}");
+    let tokens = idp.poll(&code)?;
     assert!(tokens["refresh_token"].is_string(), "{tokens}");
 
-    let (address, code) = ask(&idp)?;
+    let (address, code) = idp.ask_device_code()?;
     idp.refuse(&address)?;
-    assert_eq!(token(&idp, &device(&code))?.1["error"], "access_denied");
+    assert_eq!(idp.poll(&code)?["error"], "access_denied");
 
     idp.set("device-seconds/1")?;
-    let (_, code) = ask(&idp)?;
+    let (_, code) = idp.ask_device_code()?;
     idp.set("slow-down/1")?;
-    assert_eq!(token(&idp, &device(&code))?.1["error"], "slow_down");
+    assert_eq!(idp.poll(&code)?["error"], "slow_down");
     std::thread::sleep(std::time::Duration::from_secs(2));
-    assert_eq!(token(&idp, &device(&code))?.1["error"], "expired_token");
+    assert_eq!(idp.poll(&code)?["error"], "expired_token");
     Ok(())
 }
 
 fn a_replayed_refresh_token_ends_the_login(world: &World) -> anyhow::Result<()> {
     let idp = world.idp()?;
-    let first = login(&idp, "alice")?;
-    let (_, second) = token(&idp, &refresh(&first))?;
-    let second = second["refresh_token"].as_str().unwrap_or_default();
+    let first = refresh_token(&idp.tokens("alice")?);
+    let second = refresh_token(&idp.refresh(&first)?);
     assert_ne!(second, first, "refresh tokens do not rotate");
-    assert_eq!(token(&idp, &refresh(&first))?.1["error"], "invalid_grant");
-    assert_eq!(token(&idp, &refresh(second))?.1["error"], "invalid_grant");
+    assert_eq!(idp.refresh(&first)?["error"], "invalid_grant");
+    assert_eq!(idp.refresh(&second)?["error"], "invalid_grant");
     let stats = idp.stats()?;
     assert_eq!((&stats["refreshed"], &stats["revoked"]), (&json!(1), &json!(1)));
     Ok(())
@@ -96,48 +94,18 @@ fn keys_rotate_and_people_leave(world: &World) -> anyhow::Result<()> {
         let answer = http::send(http::client().get(format!("{}/jwks", idp.url)))?;
         Ok(answer.json()["keys"].as_array().map_or(0, Vec::len))
     };
-    let bob = login(&idp, "bob")?;
+    let bob = refresh_token(&idp.tokens("bob")?);
     idp.set("rotate")?;
     assert_eq!(keys()?, 2);
     idp.set("drop-old")?;
     assert_eq!(keys()?, 1);
-    let (status, refreshed) = token(&idp, &refresh(&bob))?;
-    assert_eq!(status, 200, "a login does not outlive a key: {refreshed}");
+    let refreshed = idp.refresh(&bob)?;
+    assert!(refreshed["id_token"].is_string(), "a login does not outlive a key: {refreshed}");
     idp.remove("bob")?;
-    let bob = refreshed["refresh_token"].as_str().unwrap_or_default();
-    assert_eq!(token(&idp, &refresh(bob))?.1["error"], "invalid_grant");
+    assert_eq!(idp.refresh(&refresh_token(&refreshed))?["error"], "invalid_grant");
     Ok(())
 }
 
-/// Asks for a device code: the address to open, and the code to poll with.
-fn ask(idp: &Idp) -> anyhow::Result<(String, String)> {
-    let form = [("client_id", "mcpx-cli"), ("scope", "openid offline_access email groups")];
-    let answer = http::send(http::client().post(format!("{}/device/auth", idp.url)).form(&form))?;
-    let body = answer.json();
-    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-    Ok((text("verification_uri_complete"), text("device_code")))
-}
-
-fn device(code: &str) -> Vec<(&str, &str)> {
-    vec![
-        ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
-        ("client_id", "mcpx-cli"),
-        ("device_code", code),
-    ]
-}
-
-fn refresh(token: &str) -> Vec<(&str, &str)> {
-    vec![("grant_type", "refresh_token"), ("client_id", "mcpx-cli"), ("refresh_token", token)]
-}
-
-fn token(idp: &Idp, form: &[(&str, &str)]) -> anyhow::Result<(u16, serde_json::Value)> {
-    let answer = http::send(http::client().post(format!("{}/token", idp.url)).form(form))?;
-    Ok((answer.status, answer.json()))
-}
-
-fn login(idp: &Idp, name: &str) -> anyhow::Result<String> {
-    let (address, code) = ask(idp)?;
-    idp.approve(&address, name)?;
-    let (_, tokens) = token(idp, &device(&code))?;
-    Ok(tokens["refresh_token"].as_str().unwrap_or_default().to_owned())
+fn refresh_token(tokens: &Value) -> String {
+    tokens["refresh_token"].as_str().unwrap_or_else(|| panic!("no refresh token: {tokens}")).into()
 }

@@ -14,13 +14,30 @@
     missing_docs,
     reason = "this is a test; a panic is a failed story"
 )]
-#![allow(dead_code, reason = "support comes before the stories that use it")]
 
+mod approve;
+mod audit;
 mod baseline;
+mod clients;
+mod crash;
+mod disk;
+mod login;
+mod refused;
+mod servers;
 mod support;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::runner::run(&[("baseline", baseline::STORIES)])
+    support::runner::run(&[
+        ("baseline", baseline::STORIES),
+        ("login", login::STORIES),
+        ("servers", servers::STORIES),
+        ("clients", clients::STORIES),
+        ("approve", approve::STORIES),
+        ("refused", refused::STORIES),
+        ("crash", crash::STORIES),
+        ("disk", disk::STORIES),
+        ("audit", audit::STORIES),
+    ])
 }

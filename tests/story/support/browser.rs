@@ -19,8 +19,6 @@ pub struct Browser {
 pub struct Page {
     /// Where redirects ended.
     pub url: Url,
-    /// The status code.
-    pub status: u16,
     /// The HTML.
     pub html: String,
 }
@@ -70,7 +68,7 @@ impl Browser {
                 self.keep(&url, cookie.to_str()?);
             }
             if !(300..400).contains(&answer.status) {
-                return Ok(Page { url, status: answer.status, html: answer.body });
+                return Ok(Page { url, html: answer.body });
             }
             url = url.join(answer.header("location"))?;
         }

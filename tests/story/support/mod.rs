@@ -3,16 +3,22 @@
 pub mod browser;
 pub mod client;
 pub mod http;
+pub mod idp;
 pub mod parts;
 pub mod person;
 pub mod proc;
+pub mod raw;
 pub mod runner;
 pub mod site;
+pub mod wait;
 pub mod world;
 
 pub use client::{Client, Refused, Seen, Target};
+pub use idp::Idp;
 pub use person::Person;
-pub use proc::{Output, PATIENCE, Proc};
+pub use proc::Proc;
+pub use raw::Raw;
 pub use runner::{Skip, Story};
 pub use site::{Server, Site};
-pub use world::{Idp, Upstream, World, customers};
+pub use wait::{ids, until};
+pub use world::{World, customers};

@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::client::{Client, Seen, Target};
+use super::idp::Idp;
 use super::proc::{Output, Proc};
 use super::site::{MCPX, Server};
-use super::world::{Idp, World};
+use super::world::World;
 
 /// Somebody with an account at the identity provider.
 pub struct Person<'a> {
@@ -19,12 +20,18 @@ pub struct Person<'a> {
     home: PathBuf,
 }
 
-/// `mcpx connect` with a local port, as long as it is held.
+/// `mcpx connect` with a local port; it runs as long as this is held.
 pub struct Connected {
     /// The local address for MCP clients.
     pub url: String,
-    /// Its process.
-    pub proc: Proc,
+    _proc: Proc,
+}
+
+impl Connected {
+    /// What to give an MCP client.
+    pub fn target(&self) -> Target {
+        Target::Url(self.url.clone())
+    }
 }
 
 /// `mcpx login` at the point where it waits for the person.
@@ -123,7 +130,7 @@ impl<'a> Person<'a> {
         let mut proc = self.start(&["connect", connection, "--json"])?;
         let line = proc.first_json_line()?;
         let url = line["url"].as_str().with_context(|| format!("no url: {line}"))?.to_owned();
-        Ok(Connected { url, proc })
+        Ok(Connected { url, _proc: proc })
     }
 
     /// The command line that an MCP client is given for a connection over stdio.
@@ -143,7 +150,6 @@ impl<'a> Person<'a> {
         arguments: &Value,
     ) -> anyhow::Result<Seen> {
         let connected = self.connect(connection)?;
-        let target = Target::Url(connected.url.clone());
-        client.call(self.world, &self.home, &target, tool, arguments)
+        client.call(self.world, &self.home, &connected.target(), tool, arguments)
     }
 }

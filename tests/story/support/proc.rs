@@ -39,13 +39,6 @@ pub struct Output {
 }
 
 impl Output {
-    /// Standard output as one JSON value.
-    #[track_caller]
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("not one JSON value ({error}): {self:#?}"))
-    }
-
     /// Standard output as one JSON value a line.
     #[track_caller]
     pub fn json_lines(&self) -> Vec<Value> {
@@ -129,11 +122,6 @@ impl Proc {
         }
     }
 
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
     /// All of standard output so far.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.out).unwrap_or_default()).into_owned()
@@ -142,6 +130,11 @@ impl Proc {
     /// All of standard error so far.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.err).unwrap_or_default()).into_owned()
+    }
+
+    /// The files that its output goes to.
+    pub fn log_files(&self) -> [PathBuf; 2] {
+        [self.out.clone(), self.err.clone()]
     }
 
     /// The first whole line of standard output, which is JSON.

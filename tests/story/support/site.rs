@@ -7,8 +7,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::idp::Idp;
 use super::proc::{Output, Proc};
-use super::world::{Idp, World};
+use super::world::World;
 
 /// The program under test.
 pub const MCPX: &str = env!("CARGO_BIN_EXE_mcpx");
@@ -240,6 +241,51 @@ impl<'a> Server<'a> {
         &self.data
     }
 
+    /// The MCP endpoint of a connection, and the audience of its grants.
+    pub fn resource(&self, connection: &str) -> String {
+        format!("{}/mcp/{connection}", self.url)
+    }
+
+    /// What the audit log on disk says, oldest first: every leaf that lies in it as text. Read
+    /// without the program's help, so that it cannot show something else than it wrote.
+    pub fn leaves(&self) -> Vec<Value> {
+        let mut found = std::collections::BTreeSet::new();
+        for file in files(&self.data) {
+            let bytes = fs::read(file).unwrap_or_default();
+            let mut rest = bytes.as_slice();
+            while let Some(start) = find(rest, br#"{"v":1,"at":""#) {
+                rest = rest.get(start..).unwrap_or_default();
+                let mut leaf = serde_json::Deserializer::from_slice(rest).into_iter::<Value>();
+                if let Some(Ok(leaf)) = leaf.next() {
+                    found.insert((leaf["at"].to_string(), leaf.to_string()));
+                }
+                rest = rest.get(1..).unwrap_or_default();
+            }
+        }
+        found.iter().map(|(_, leaf)| serde_json::from_str(leaf).unwrap()).collect()
+    }
+
+    /// The leaves of one kind.
+    pub fn leaves_of(&self, kind: &str) -> Vec<Value> {
+        self.leaves().into_iter().filter(|leaf| leaf["kind"] == kind).collect()
+    }
+
+    /// Fails if any of these texts lies readable in the server's data or in what it printed.
+    #[track_caller]
+    pub fn holds_none_of<'t>(&self, texts: impl IntoIterator<Item = &'t str>) {
+        let texts: Vec<_> = texts.into_iter().collect();
+        for file in files(&self.data).into_iter().chain(self.proc.log_files()) {
+            let bytes = fs::read(&file).unwrap_or_default();
+            for text in &texts {
+                assert!(
+                    find(&bytes, text.as_bytes()).is_none(),
+                    "{text:?} lies readable in {}",
+                    file.display()
+                );
+            }
+        }
+    }
+
     /// Verifies the audit log, as whoever holds the data folder.
     ///
     /// # Errors
@@ -263,4 +309,23 @@ fn serve(world: &World, config: &Path) -> anyhow::Result<Command> {
     let mut command = world.command(MCPX)?;
     command.args(["serve", "--config"]).arg(config);
     Ok(command)
+}
+
+/// Every file below a folder.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files = vec![];
+    for path in entries.map(|entry| entry.path()) {
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
+    memchr::memmem::find(bytes, text)
 }

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::browser::Browser;
-use super::http;
+use super::idp::Idp;
 use super::parts::Parts;
 use super::proc::Proc;
 
@@ -19,12 +18,11 @@ pub struct World<'a> {
     started: AtomicUsize,
 }
 
-/// A running MCP server.
+/// An MCP server; it runs as long as this is held.
 pub struct Upstream {
     /// Where it listens.
     pub url: String,
-    /// Its process.
-    pub proc: Proc,
+    _proc: Proc,
 }
 
 impl<'a> World<'a> {
@@ -117,7 +115,7 @@ impl<'a> World<'a> {
         command.arg(self.parts.script("idp.mjs")).arg("0");
         let mut proc = Proc::start(self, "idp", command)?;
         let ready = proc.first_json_line()?;
-        Ok(Idp { url: ready["issuer"].as_str().unwrap_or_default().to_owned(), proc })
+        Ok(Idp::new(ready["issuer"].as_str().unwrap_or_default().to_owned(), proc))
     }
 
     /// `server-everything` over HTTP.
@@ -145,9 +143,17 @@ impl<'a> World<'a> {
     /// # Errors
     /// It does not start.
     pub fn dbhub(&self) -> anyhow::Result<Upstream> {
+        self.dbhub_with(&[])
+    }
+
+    /// As [`Self::dbhub`], with more arguments.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn dbhub_with(&self, more: &[&str]) -> anyhow::Result<Upstream> {
         let [node, arguments @ ..] = self.dbhub_stdio()?;
         let mut command = self.command(node)?;
-        command.args(arguments).args(["--transport", "http", "--port", "0"]);
+        command.args(arguments).args(["--transport", "http", "--port", "0"]).args(more);
         self.http_server("dbhub", command)
     }
 
@@ -207,7 +213,7 @@ impl<'a> World<'a> {
         command.args([&script, &file, "--http"]);
         let mut proc = Proc::start(self, "ledger", command)?;
         let port = proc.first_json_line()?["port"].clone();
-        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), proc })
+        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), _proc: proc })
     }
 
     /// The server that writes down what it executes, over stdio. See [`Self::executed`].
@@ -237,86 +243,7 @@ impl<'a> World<'a> {
             let Ok(ready) = fs::read(&file) else { return Ok(None) };
             Ok(Some(serde_json::from_slice::<Value>(&ready)?["port"].clone()))
         })?;
-        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), proc })
-    }
-}
-
-/// The identity provider, and what its users and administrators do.
-pub struct Idp {
-    /// The issuer.
-    pub url: String,
-    /// Its process.
-    pub proc: Proc,
-}
-
-impl Idp {
-    /// Does what an administrator would; see `tests/parts/idp.mjs` for the hooks.
-    ///
-    /// # Errors
-    /// There is no such hook.
-    pub fn set(&self, hook: &str) -> anyhow::Result<Value> {
-        self.hook(reqwest::Method::POST, hook, Value::Null)
-    }
-
-    /// Somebody leaves the organisation.
-    ///
-    /// # Errors
-    /// The provider does not answer.
-    pub fn remove(&self, name: &str) -> anyhow::Result<Value> {
-        self.hook(reqwest::Method::DELETE, &format!("accounts/{name}"), Value::Null)
-    }
-
-    /// How many tokens it gave, refreshed and revoked.
-    ///
-    /// # Errors
-    /// The provider does not answer.
-    pub fn stats(&self) -> anyhow::Result<Value> {
-        self.hook(reqwest::Method::GET, "stats", Value::Null)
-    }
-
-    /// A token with any claims, signed by the provider's own key.
-    ///
-    /// # Errors
-    /// The provider does not answer.
-    pub fn sign(&self, claims: Value) -> anyhow::Result<String> {
-        let signed = self.hook(reqwest::Method::POST, "sign", claims)?;
-        Ok(signed["token"].as_str().unwrap_or_default().to_owned())
-    }
-
-    /// Somebody opens the address that a device shows, signs in and agrees.
-    ///
-    /// # Errors
-    /// The provider does not show the pages that it should, or refuses.
-    pub fn approve(&self, address: &str, name: &str) -> anyhow::Result<()> {
-        let mut browser = Browser::default();
-        let code = browser.open(address)?;
-        let confirm = browser.submit(&code.form()?, &[])?;
-        let login = browser.submit(&confirm.form()?, &[("confirm", "yes")])?;
-        let sign_in = [("prompt", "login"), ("login", name), ("password", "any")];
-        let consent = browser.submit(&login.form()?, &sign_in)?;
-        let done = browser.submit(&consent.form()?, &[("prompt", "consent")])?;
-        anyhow::ensure!(done.says("Sign-in Success"), "sign-in did not succeed: {done:#?}");
-        Ok(())
-    }
-
-    /// Somebody opens the address that a device shows and says that it is not theirs.
-    ///
-    /// # Errors
-    /// The provider does not show the pages that it should.
-    pub fn refuse(&self, address: &str) -> anyhow::Result<()> {
-        let mut browser = Browser::default();
-        let code = browser.open(address)?;
-        let confirm = browser.submit(&code.form()?, &[])?;
-        let done = browser.submit(&confirm.form()?, &[("abort", "yes")])?;
-        anyhow::ensure!(done.says("interrupted"), "could not refuse: {done:#?}");
-        Ok(())
-    }
-
-    fn hook(&self, method: reqwest::Method, hook: &str, body: Value) -> anyhow::Result<Value> {
-        let url = format!("{}/__test/{hook}", self.url);
-        let answer = http::send(http::client().request(method, url).body(body.to_string()))?;
-        anyhow::ensure!(answer.status == 200, "{hook}: {answer:?}");
-        Ok(answer.json())
+        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), _proc: proc })
     }
 }
 
@@ -324,7 +251,7 @@ impl Idp {
 pub fn customers() -> Value {
     json!({
         "email": ["ada.moreno@example.com", "bjorn@example.org", "chidi.okafor@example.net"],
-        "ssn": ["219-09-9999", "078-05-1120", "457-55-5462"],
+        "ssn": ["219-09-9999", "078-05-1120", "721-07-4426"],
         "card": ["4111 1111 1111 1111", "5555555555554444", "378282246310005"],
     })
 }

@@ -4,6 +4,8 @@
 //! The audit log itself is not here: it is the folder that [`crate::audit`] owns, and it wins
 //! wherever the two disagree.
 
+pub mod issuer;
+
 use std::path::Path;
 
 use sqlx::SqlSafeStr as _;
@@ -78,8 +80,10 @@ impl Store {
 
 /// Every migration, oldest first. One that has shipped is never changed: SQLite's copy carries its
 /// hash, and a database that disagrees is refused.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "subjects", include_str!("migrations/0001_subjects.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "subjects", include_str!("migrations/0001_subjects.sql")),
+    (2, "issuer", include_str!("migrations/0002_issuer.sql")),
+];
 
 fn migrations() -> Vec<Migration> {
     MIGRATIONS

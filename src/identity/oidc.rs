@@ -442,3 +442,6 @@ fn group_names(value: &Value) -> Result<Vec<String>, TokenError> {
 fn printable(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,10 @@
 //! The audit log itself is not here: it is the folder that [`crate::audit`] owns, and it wins
 //! wherever the two disagree.
 
-pub mod approvals;
-pub mod grants;
-mod subjects;
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "state", include_str!("migrations/0001_state.sql")),
+    (2, "issuer", include_str!("migrations/0002_issuer.sql")),
+];
 
 use std::path::Path;
 use std::str::FromStr;
@@ -103,7 +104,10 @@ fn time(milliseconds: i64) -> Result<Timestamp, StoreError> {
 
 /// Every migration, oldest first. One that has shipped is never changed: SQLite's copy carries its
 /// hash, and a database that disagrees is refused.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "state", include_str!("migrations/0001_state.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "state", include_str!("migrations/0001_state.sql")),
+    (2, "issuer", include_str!("migrations/0002_issuer.sql")),
+];
 
 fn migrations() -> Vec<Migration> {
     MIGRATIONS

@@ -4,10 +4,11 @@
 //! The audit log itself is not here: it is the folder that [`crate::audit`] owns, and it wins
 //! wherever the two disagree.
 
-const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (1, "state", include_str!("migrations/0001_state.sql")),
-    (2, "issuer", include_str!("migrations/0002_issuer.sql")),
-];
+pub mod approvals;
+pub mod grants;
+pub mod index;
+pub mod issuer;
+mod subjects;
 
 use std::path::Path;
 use std::str::FromStr;
@@ -107,6 +108,7 @@ fn time(milliseconds: i64) -> Result<Timestamp, StoreError> {
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "state", include_str!("migrations/0001_state.sql")),
     (2, "issuer", include_str!("migrations/0002_issuer.sql")),
+    (3, "index", include_str!("migrations/0003_index.sql")),
 ];
 
 fn migrations() -> Vec<Migration> {

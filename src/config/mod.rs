@@ -90,8 +90,6 @@ pub struct Settings {
     pub gateway: gateway::Settings,
     /// Bounds on upstreams.
     pub upstream: upstream::Bounds,
-    /// How long running calls have when the server stops.
-    pub drain: Duration,
     /// The registered MCP servers.
     pub connections: Vec<ConnectionSettings>,
 }
@@ -171,9 +169,9 @@ impl Settings {
                 limits,
                 approval_wait: file.approvals.wait.0,
                 keep_alive: file.limits.keep_alive.0,
+                drain: file.server.drain.0,
             },
             upstream: bounds,
-            drain: file.server.drain.0,
             connections,
         })
     }

@@ -9,6 +9,7 @@
 //! | [`api`] | the API that the command line uses |
 //! | [`index`] | following the audit log into the database |
 //! | [`issuer`] | the built-in OpenID provider for teams without one |
+//! | [`listen`] | TCP, TLS, and an orderly end |
 //! | [`routes`] | all of it, and the gateway, as one HTTP service |
 //!
 //! Never holds an issuer's refresh token or anybody's password at another issuer, and never sees
@@ -21,6 +22,7 @@ pub mod exchange;
 pub mod grants;
 pub mod index;
 pub mod issuer;
+pub mod listen;
 pub mod routes;
 pub mod session;
 

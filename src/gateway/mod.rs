@@ -66,6 +66,8 @@ pub struct Settings {
     pub approval_wait: Duration,
     /// How often a held or silent stream says that it is alive.
     pub keep_alive: Duration,
+    /// How long running calls have when the server stops.
+    pub drain: Duration,
 }
 
 /// Everything that the data path uses.

@@ -34,6 +34,9 @@ use crate::types::{Identity, Secret};
 /// A device flow never lasts longer than this, whatever the issuer says.
 const MAX_FLOW: Duration = Duration::from_secs(30 * 60);
 
+/// An issuer that wants fewer polls than this offers no usable device flow.
+const MAX_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
 /// What the user has to do: open the address, compare the code, and log in there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DevicePrompt {
@@ -125,6 +128,10 @@ impl IssuerClient {
         let started: Result<CoreDeviceAuthorizationResponse, _> =
             client.exchange_device_code().add_scopes(scopes).request_async(&http).await;
         let details = started.map_err(|error| self.token_error(error))?;
+        if details.interval() > MAX_INTERVAL {
+            let why = "it wants to be asked less than every five minutes".to_owned();
+            return Err(LoginError::Issuer { issuer: self.issuer.clone(), why });
+        }
         on_prompt(&prompt(&details)?);
 
         let limit = details.expires_in().min(MAX_FLOW);

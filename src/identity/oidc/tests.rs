@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::*;
 use crate::identity::Fault;
-use crate::identity::fetch::Route;
+use crate::identity::fetch::{self, Route};
 use crate::identity::key::SigningKey;
 
 const NOW: i64 = 1_800_000_000;

@@ -1,0 +1,207 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_mcpx_global_optspecs
+    string join \n json v/verbose no-color log= home= server= h/help V/version
+end
+
+function __fish_mcpx_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_mcpx_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_mcpx_using_subcommand
+    set -l cmd (__fish_mcpx_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c mcpx -n "__fish_mcpx_needs_command" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_needs_command" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_needs_command" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_needs_command" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_needs_command" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_needs_command" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_needs_command" -s V -l version -d 'Print version'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "login" -d 'Log in to a control server'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "logout" -d 'End the login, here and at its issuer'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "status" -d 'Show who is logged in, and where'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "ls" -d 'List the connections that you may use'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "connect" -d 'Open a connection for an MCP client on this machine'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "exec" -d 'Run a command that finds a connection\'s URL in MCPX_URL'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "approve" -d 'Show what waits for approval, or approve one call'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "deny" -d 'Refuse a call that waits for approval'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "revoke" -d 'End a grant or a session at once'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "sessions" -d 'List sessions, newest first'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "replay" -d 'Show what happened in a session, call by call'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "audit" -d 'Check the audit log'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "policy" -d 'Check policies'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "serve" -d 'Run the control server and the gateway'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "demo" -d 'Try everything on this machine, without an identity provider or a database'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l issuer -d 'Which of the server\'s issuers to log in with [default: its first]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l no-browser -d 'Do not open a browser'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l insecure-file -d 'Keep the login in a file that only you can read, where there is no keyring'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand logout" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand logout" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand logout" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand logout" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand logout" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand logout" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand logout" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand status" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand status" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand status" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand status" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand status" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand status" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand ls" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand ls" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand ls" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand ls" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand ls" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand ls" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand ls" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l port -d 'The local port [default: a free one]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l reason -d 'Why you need it; recorded with the grant, and policy may ask for it' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l stdio -d 'Speak the protocol on stdin and stdout'
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l reason -d 'Why you need it; recorded with the grant, and policy may ask for it' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l reason -d 'A sentence for the record' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -s y -l yes -d 'Approve without being asked again'
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l all -d 'List what was decided as well'
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -l reason -d 'A sentence for the caller and the record' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand sessions" -s n -l limit -d 'How many' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand sessions" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand sessions" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand sessions" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand sessions" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand sessions" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand sessions" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand sessions" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand replay" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand replay" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand replay" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand replay" -l full -d 'Show arguments and results as well'
+complete -c mcpx -n "__fish_mcpx_using_subcommand replay" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand replay" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand replay" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -f -a "verify" -d 'Verify every record of the log, its tree, and its signature'
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l dir -d 'A log\'s folder, instead of the server\'s log' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l key -d 'The log\'s verifier key, as the server publishes it' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and not __fish_seen_subcommand_from check" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and not __fish_seen_subcommand_from check" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and not __fish_seen_subcommand_from check" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and not __fish_seen_subcommand_from check" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and not __fish_seen_subcommand_from check" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and not __fish_seen_subcommand_from check" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and not __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and not __fish_seen_subcommand_from check" -f -a "check" -d 'Load the policies in a directory as the server would, and say what is wrong with them'
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l config -d 'The configuration file' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l ready-file -d 'Write a JSON file with the addresses once requests are accepted' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l check -d 'Check the configuration and the policies, then end'
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l data-dir -d 'Where to put the demo\'s data [default: a fresh temporary directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l serve -d 'Keep serving after the tour'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l keep -d 'Keep the data directory afterwards'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -f -a "sample-server" -d 'An MCP server on stdin and stdout with made-up customers'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -f -a "sample-client" -d 'An MCP client that makes one call and prints the answer'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-server" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-server" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-server" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-server" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-server" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-server" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-server" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-client" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-client" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-client" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-client" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-client" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-client" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-client" -s h -l help -d 'Print help (see more with \'--help\')'

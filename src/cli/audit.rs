@@ -9,6 +9,7 @@ use crate::broker::home::Home;
 use crate::broker::remote::{Remote, RemoteError};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Kind};
+use crate::cli::serve::LOG_KEY;
 use crate::cli::text::clean;
 use crate::cli::ui::{GOOD, styled};
 
@@ -33,10 +34,10 @@ enum AuditVerb {
 /// Ends with code 8 and names the first bad record when something does not add up.
 #[derive(clap::Args, Debug)]
 struct VerifyArgs {
-    /// A log's folder, instead of the server's log
-    #[arg(long, value_name = "DIR", requires = "key")]
+    /// A server's data directory, or a log's folder, instead of the server's log
+    #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The log's verifier key, as the server publishes it
+    /// The log's verifier key that you trust [default: the one that lies beside the log]
     #[arg(long, value_name = "VKEY", requires = "dir")]
     key: Option<String>,
 }
@@ -62,7 +63,8 @@ struct Remembered(std::collections::BTreeMap<String, String>);
 pub async fn run(args: AuditArgs, context: &Context) -> Result<(), CliError> {
     let AuditVerb::Verify(VerifyArgs { dir, key }) = args.verb;
     match (dir, key) {
-        (Some(dir), Some(key)) => {
+        (Some(dir), key) => {
+            let (dir, key) = locate(dir, key, context)?;
             let key = parse_key(&key)?;
             let worker = tokio::task::spawn_blocking(move || verify_folder(&dir, &key, None));
             let report = worker
@@ -74,8 +76,29 @@ pub async fn run(args: AuditArgs, context: &Context) -> Result<(), CliError> {
                 })?;
             tell(context, &report.checkpoint, None)
         }
-        _ => verify_server(context).await,
+        (None, _) => verify_server(context).await,
     }
+}
+
+/// The log's folder and key: a data directory holds both.
+fn locate(
+    dir: PathBuf,
+    key: Option<String>,
+    context: &Context,
+) -> Result<(PathBuf, String), CliError> {
+    let inside = dir.join("log");
+    let log = if inside.is_dir() { inside } else { dir.clone() };
+    if let Some(key) = key {
+        return Ok((log, key));
+    }
+    let beside = log.parent().unwrap_or(&dir).join(LOG_KEY);
+    let key = std::fs::read_to_string(&beside).map_err(|error| {
+        CliError::new(Kind::Usage, format!("cannot read the log's key {}", beside.display()))
+            .caused_by(Some(&error))
+            .hint("give the key that you trust with --key")
+    })?;
+    context.ui.warn("the key lies beside the log; give the one that you trust with --key");
+    Ok((log, key.trim().to_owned()))
 }
 
 async fn verify_server(context: &Context) -> Result<(), CliError> {

@@ -57,6 +57,9 @@ pub struct ServeArgs {
 /// Proofs of possession that are remembered for two minutes: the bound on calls in that time.
 const PROOFS: usize = 1 << 20;
 
+/// The log's public key, beside the log.
+pub(super) const LOG_KEY: &str = "log.vkey";
+
 /// How often what is over is cleared away.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -185,6 +188,9 @@ impl Server {
             );
         }
         let reader = Reader::open(&log).map_err(|error| unusable(&error))?;
+        // For who verifies the folder by itself; who does not trust it brings the key along.
+        std::fs::write(data.join(LOG_KEY), format!("{}\n", recorder.vkey()))
+            .map_err(|error| unusable(&error))?;
         let store = Store::open(&data.join("mcpx.db")).await.map_err(|error| unusable(&error))?;
         let listener = TcpListener::bind(settings.listen)
             .await

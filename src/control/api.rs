@@ -28,18 +28,18 @@ use crate::types::{ApprovalId, GrantId, SessionId, Subject, SubjectId};
 const MOST: u32 = 500;
 const USUAL: u32 = 50;
 
-/// The API's routes, below `/api`.
+/// The API's routes. Not nested: a nested router would hide the prefix that proofs are made for.
 pub fn router() -> Router<Arc<Control>> {
     Router::new()
-        .route("/me", get(me))
-        .route("/connections", get(connections))
-        .route("/approvals", get(approvals))
-        .route("/approvals/{id}", get(approval).post(decide))
-        .route("/grants", get(grants_list))
-        .route("/grants/{id}/revoke", post(revoke))
-        .route("/sessions", get(sessions))
-        .route("/sessions/{id}", get(session))
-        .route("/log/{*path}", get(log))
+        .route("/api/me", get(me))
+        .route("/api/connections", get(connections))
+        .route("/api/approvals", get(approvals))
+        .route("/api/approvals/{id}", get(approval).post(decide))
+        .route("/api/grants", get(grants_list))
+        .route("/api/grants/{id}/revoke", post(revoke))
+        .route("/api/sessions", get(sessions))
+        .route("/api/sessions/{id}", get(session))
+        .route("/api/log/{*path}", get(log))
 }
 
 type Answer = Result<Json<Value>, ApiError>;

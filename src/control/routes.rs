@@ -46,7 +46,7 @@ pub fn router(
     let mut router = Router::new()
         .route("/.well-known/mcpx", get(describe))
         .route("/oauth/token", post(exchange::token))
-        .nest("/api", api::router())
+        .merge(api::router())
         .with_state(control)
         .merge(health)
         .merge(mcp);

@@ -5,6 +5,7 @@
 //! wherever the two disagree.
 
 pub mod approvals;
+pub mod customers;
 pub mod grants;
 pub mod index;
 pub mod issuer;

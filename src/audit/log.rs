@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{Disk, Place, may_pass, private_file, private_folder, sync_folder};
+use super::disk::{Disk, Place, may_pass, private_file, private_folder};
 use super::frame::{MAX_BATCH, Prepared, body_fits, encode_frame, encode_segment_header};
 use super::key::LogKey;
 use super::leaf::Envelope;
@@ -99,8 +99,9 @@ impl<D: Disk> Log<D> {
 
         private_folder(&root.join(JOURNAL)).map_err(io("create"))?;
         let lock = lock(root)?;
-        sync_folder(root).map_err(io("create"))?;
-        root.parent().map_or(Ok(()), sync_folder).map_err(io("create"))?;
+        for folder in [Some(root), root.parent()].into_iter().flatten() {
+            disk.sync_folder(Place::Segment, folder).map_err(io("create"))?;
+        }
         for leftover in [Path::new(TEMPORARY), &new_segment_path()] {
             match fs::remove_file(root.join(leftover)) {
                 Err(error) if !missing(&error) => return Err(io("tidy")(error)),
@@ -126,9 +127,10 @@ impl<D: Disk> Log<D> {
         let last = segments.len() - 1;
         let whole = segments.last().is_some_and(|first| has_full_tiles(root, *first));
         let mut restored = 0;
+        let mut newest = Tiles::new();
         for (number, first) in segments.iter().enumerate().skip(if whole { last } else { 0 }) {
             let tiles = scan.segment(*first, number == last).map_err(&damaged)?;
-            for (tile, bytes) in tiles {
+            for (tile, bytes) in std::mem::replace(&mut newest, tiles) {
                 let wrote = publisher.restore(&mut disk, tile, &bytes).map_err(io("restore"))?;
                 restored += u64::from(wrote);
             }
@@ -149,7 +151,7 @@ impl<D: Disk> Log<D> {
         }
         disk.sync(Place::Journal, &file).map_err(io("repair"))?;
 
-        for (tile, bytes) in edge.partials() {
+        for (tile, bytes) in newest.into_iter().chain(edge.partials()) {
             let wrote = publisher.restore(&mut disk, tile, &bytes).map_err(io("restore"))?;
             restored += u64::from(wrote);
         }

@@ -155,8 +155,10 @@ impl Publisher {
 
     /// Removes the partial tiles of a place that is now full. They take room and nothing else, so
     /// a failure is not one.
-    fn drop_partials(&self, tile: Tile) {
-        drop(fs::remove_dir_all(self.partials(tile)));
+    fn drop_partials(&mut self, tile: Tile) {
+        let folder = self.partials(tile);
+        drop(fs::remove_dir_all(&folder));
+        self.unsynced.retain(|path| !path.starts_with(&folder));
     }
 
     /// Removes partial tiles that are not how the tile began.

@@ -3,6 +3,7 @@
 //! The figure to look at is items per second: with one caller it is the disk's sync rate, and
 //! group commit has to make it grow with the number of callers. Run with `TMPDIR` on the disk that
 //! is to be measured; on a memory file system syncs cost nothing and the figures mean nothing.
+#![allow(clippy::expect_used, reason = "a bench that cannot run has nothing else to say")]
 
 use std::sync::Arc;
 

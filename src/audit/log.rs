@@ -88,7 +88,7 @@ impl<D: Disk> Log<D> {
     pub(super) fn open(
         root: &Path,
         key: LogKey,
-        mut disk: D,
+        disk: D,
         segment_limit: u64,
     ) -> Result<(Self, Opened), OpenError> {
         let io = |what| {
@@ -116,7 +116,7 @@ impl<D: Disk> Log<D> {
                     "it has tiles or a checkpoint, but its journal is gone".into(),
                 ));
             }
-            create_segment(root, &mut disk, 0, &[]).map_err(|(_, error)| io("create")(error))?;
+            create_segment(root, &disk, 0, &[]).map_err(|(_, error)| io("create")(error))?;
             segments.push(0);
         }
 
@@ -131,7 +131,7 @@ impl<D: Disk> Log<D> {
         for (number, first) in segments.iter().enumerate().skip(if whole { last } else { 0 }) {
             let tiles = scan.segment(*first, number == last).map_err(&damaged)?;
             for (tile, bytes) in std::mem::replace(&mut newest, tiles) {
-                let wrote = publisher.restore(&mut disk, tile, &bytes).map_err(io("restore"))?;
+                let wrote = publisher.restore(&disk, tile, &bytes).map_err(io("restore"))?;
                 restored += u64::from(wrote);
             }
         }
@@ -152,14 +152,14 @@ impl<D: Disk> Log<D> {
         disk.sync(Place::Journal, &file).map_err(io("repair"))?;
 
         for (tile, bytes) in newest.into_iter().chain(edge.partials()) {
-            let wrote = publisher.restore(&mut disk, tile, &bytes).map_err(io("restore"))?;
+            let wrote = publisher.restore(&disk, tile, &bytes).map_err(io("restore"))?;
             restored += u64::from(wrote);
         }
         let range = edge.range();
         let checkpoint = key
             .sign(range.size(), range.root())
             .map_err(|error| io("sign")(io::Error::other(error)))?;
-        publisher.publish(&mut disk, &edge, &checkpoint).map_err(io("publish"))?;
+        publisher.publish(&disk, &edge, &checkpoint).map_err(io("publish"))?;
         let checkpoint = Arc::new(checkpoint);
         let opened = Opened { checkpoint: Arc::clone(&checkpoint), dropped: tail, restored };
         let log = Self {
@@ -250,7 +250,7 @@ impl<D: Disk> Log<D> {
         if self.unpublished() == 0 && self.publisher.published().is_some() {
             return Ok(());
         }
-        let result = self.publisher.publish(&mut self.disk, &self.edge, &self.checkpoint);
+        let result = self.publisher.publish(&self.disk, &self.edge, &self.checkpoint);
         self.publishing_failed = result.is_err();
         result.map_err(|source| RecordError::Refused { source: Arc::new(source) })
     }
@@ -267,12 +267,12 @@ impl<D: Disk> Log<D> {
             return;
         }
         // Opening trusts what lies before the last segment, so it becomes durable first.
-        if let Err(error) = self.publisher.sync(&mut self.disk) {
+        if let Err(error) = self.publisher.sync(&self.disk) {
             self.poison(format!("tiles could not be made durable: {error}"));
             return;
         }
         let upper = self.edge.upper();
-        match create_segment(&self.root, &mut self.disk, size, upper) {
+        match create_segment(&self.root, &self.disk, size, upper) {
             Ok((file, length)) => {
                 self.file = file;
                 self.first = size;
@@ -481,13 +481,13 @@ enum Named {
 /// Creates a segment: it gets its name once its header is on the disk.
 fn create_segment(
     root: &Path,
-    disk: &mut impl Disk,
+    disk: &impl Disk,
     first: u64,
     upper: &[Vec<super::tree::Hash>],
 ) -> Result<(File, u64), (Named, io::Error)> {
     let temporary = root.join(new_segment_path());
     let header = encode_segment_header(first, upper);
-    let mut write = || {
+    let write = || {
         let file = private_file().write(true).create(true).truncate(true).open(&temporary)?;
         disk.write(Place::Segment, &file, 0, &header)?;
         disk.sync(Place::Segment, &file)?;

@@ -20,6 +20,8 @@ enum Fault {
     Full,
     /// It fails for a worse reason, and does nothing.
     Broken,
+    /// The same, and again whenever it is tried.
+    Lasting,
     /// A write stops in the middle for want of room.
     Short,
     /// It is done, and reports that it failed.
@@ -108,7 +110,9 @@ impl FaultyDisk {
         if plan.dead {
             return Err(io::Error::other("dead"));
         }
-        if plan.only.is_some_and(|only| only != (place, op)) && plan.hit.is_none() {
+        if plan.only.is_some_and(|only| only != (place, op))
+            && (plan.hit.is_none() || plan.fault == Some(Fault::Lasting))
+        {
             return Ok(None);
         }
         let Some(fault) = plan.fault else { return Ok(None) };
@@ -119,7 +123,11 @@ impl FaultyDisk {
         if plan.hit.is_none() {
             plan.hit = Some((place, op));
         }
-        plan.fault = (fault == Fault::Twice).then_some(Fault::Full);
+        plan.fault = match fault {
+            Fault::Twice => Some(Fault::Full),
+            Fault::Lasting => Some(fault),
+            _ => None,
+        };
         plan.dead = matches!(
             fault,
             Fault::Killed
@@ -129,7 +137,7 @@ impl FaultyDisk {
                 | Fault::HoleAtSync
         );
         match fault {
-            Fault::Full | Fault::Twice => Err(io::ErrorKind::StorageFull.into()),
+            Fault::Full | Fault::Twice | Fault::Lasting => Err(io::ErrorKind::StorageFull.into()),
             Fault::Broken | Fault::Killed => Err(io::Error::other("broken")),
             fault => Ok(Some(fault)),
         }
@@ -200,7 +208,7 @@ impl Disk for FaultyDisk {
     }
 }
 
-fn prepared(number: u64) -> Prepared {
+pub(super) fn prepared(number: u64) -> Prepared {
     let Entry { record, body } = entry(number);
     let salt = [7; 32];
     let commitment = body.as_ref().map(|body| crate::audit::Commitment::new(&salt, body));
@@ -369,6 +377,25 @@ fn each_fault_is_as_fatal_as_documented() {
             other => panic!("{what}: {other:?}"),
         };
         assert_eq!(then, expected, "{what}");
+    }
+}
+
+#[test]
+fn nothing_more_is_recorded_while_what_was_cannot_be_published() {
+    for sort in [(Place::Tile, Op::Write), (Place::Checkpoint, Op::Rename)] {
+        let bench = Bench::new();
+        let disk = FaultyDisk::default();
+        let (mut log, _) = Log::open(&bench.root(), bench.key(), disk.clone(), LIMIT).unwrap();
+        *disk.0.lock().unwrap() =
+            Plan { fault: Some(Fault::Lasting), only: Some(sort), ..Plan::default() };
+        let acknowledged = work(&mut log, 0..4 * BATCH);
+        assert_eq!(acknowledged.len() as u64, BATCH, "only the first batch");
+        let did = disk.0.lock().unwrap().log.clone();
+        assert_eq!(did.iter().filter(|did| **did == (Place::Journal, Op::Write)).count(), 1);
+        disk.0.lock().unwrap().fault = None;
+        assert_eq!(work(&mut log, 600..600 + BATCH).len() as u64, BATCH);
+        drop(log);
+        check(&bench, &acknowledged, "after there was room again");
     }
 }
 

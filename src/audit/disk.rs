@@ -19,41 +19,41 @@ pub(super) enum Place {
 }
 
 /// File operations, as the operating system gives them.
-pub(super) trait Disk: Send + 'static {
+pub(super) trait Disk: Send + Sync + 'static {
     /// Writes all bytes from `at` on, in one system call unless the system takes fewer at once.
-    fn write(&mut self, place: Place, file: &File, at: u64, bytes: &[u8]) -> io::Result<()>;
+    fn write(&self, place: Place, file: &File, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Returns once the file's contents and length are on the disk.
-    fn sync(&mut self, place: Place, file: &File) -> io::Result<()>;
+    fn sync(&self, place: Place, file: &File) -> io::Result<()>;
     /// Cuts the file off at `length`.
-    fn truncate(&mut self, place: Place, file: &File, length: u64) -> io::Result<()>;
+    fn truncate(&self, place: Place, file: &File, length: u64) -> io::Result<()>;
     /// Puts a file in another's place, at once.
-    fn rename(&mut self, place: Place, from: &Path, to: &Path) -> io::Result<()>;
+    fn rename(&self, place: Place, from: &Path, to: &Path) -> io::Result<()>;
     /// Returns once the folder's entries are on the disk.
-    fn sync_folder(&mut self, place: Place, folder: &Path) -> io::Result<()>;
+    fn sync_folder(&self, place: Place, folder: &Path) -> io::Result<()>;
 }
 
 /// The disk itself.
 pub(super) struct RealDisk;
 
 impl Disk for RealDisk {
-    fn write(&mut self, _: Place, mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, _: Place, mut file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
         file.seek(SeekFrom::Start(at))?;
         file.write_all(bytes)
     }
 
-    fn sync(&mut self, _: Place, file: &File) -> io::Result<()> {
+    fn sync(&self, _: Place, file: &File) -> io::Result<()> {
         file.sync_data()
     }
 
-    fn truncate(&mut self, _: Place, file: &File, length: u64) -> io::Result<()> {
+    fn truncate(&self, _: Place, file: &File, length: u64) -> io::Result<()> {
         file.set_len(length)
     }
 
-    fn rename(&mut self, _: Place, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename(&self, _: Place, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
 
-    fn sync_folder(&mut self, _: Place, folder: &Path) -> io::Result<()> {
+    fn sync_folder(&self, _: Place, folder: &Path) -> io::Result<()> {
         sync_folder(folder)
     }
 }

@@ -7,14 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{Disk, Place, may_pass, private_file, private_folder, sync_folder};
-use super::frame::{MAX_BATCH, Prepared, body_fits, encode_frame, encode_segment_header};
+use super::disk::{Disk, Place, may_pass, private_file, private_folder};
+use super::frame::{MAX_BATCH, Prepared, encode_frame, encode_segment_header};
 use super::key::LogKey;
-use super::leaf::Envelope;
 use super::note::SignedCheckpoint;
 use super::publish::{CHECKPOINT, Publisher, TEMPORARY, has_full_tiles, missing};
 use super::recorder::RecordError;
-use super::segment::{Fault, Frame, JOURNAL, Segment, list_segments, segment_path};
+use super::scan::{Scan, Tiles};
+use super::segment::{JOURNAL, list_segments, segment_path};
 use super::tile::{Edge, TILE_WIDTH};
 use super::tree::leaf_hash;
 
@@ -88,7 +88,7 @@ impl<D: Disk> Log<D> {
     pub(super) fn open(
         root: &Path,
         key: LogKey,
-        mut disk: D,
+        disk: D,
         segment_limit: u64,
     ) -> Result<(Self, Opened), OpenError> {
         let io = |what| {
@@ -99,8 +99,9 @@ impl<D: Disk> Log<D> {
 
         private_folder(&root.join(JOURNAL)).map_err(io("create"))?;
         let lock = lock(root)?;
-        sync_folder(root).map_err(io("create"))?;
-        root.parent().map_or(Ok(()), sync_folder).map_err(io("create"))?;
+        for folder in [Some(root), root.parent()].into_iter().flatten() {
+            disk.sync_folder(Place::Segment, folder).map_err(io("create"))?;
+        }
         for leftover in [Path::new(TEMPORARY), &new_segment_path()] {
             match fs::remove_file(root.join(leftover)) {
                 Err(error) if !missing(&error) => return Err(io("tidy")(error)),
@@ -115,7 +116,7 @@ impl<D: Disk> Log<D> {
                     "it has tiles or a checkpoint, but its journal is gone".into(),
                 ));
             }
-            create_segment(root, &mut disk, 0, &[]).map_err(|(_, error)| io("create")(error))?;
+            create_segment(root, &disk, 0, &[]).map_err(|(_, error)| io("create")(error))?;
             segments.push(0);
         }
 
@@ -126,38 +127,29 @@ impl<D: Disk> Log<D> {
         let last = segments.len() - 1;
         let whole = segments.last().is_some_and(|first| has_full_tiles(root, *first));
         let mut restored = 0;
+        let mut newest = Tiles::new();
         for (number, first) in segments.iter().enumerate().skip(if whole { last } else { 0 }) {
             let tiles = scan.segment(*first, number == last).map_err(&damaged)?;
-            for (tile, bytes) in tiles {
-                let wrote = publisher.restore(&mut disk, tile, &bytes).map_err(io("restore"))?;
+            for (tile, bytes) in std::mem::replace(&mut newest, tiles) {
+                let wrote = publisher.restore(&disk, tile, &bytes).map_err(io("restore"))?;
                 restored += u64::from(wrote);
             }
         }
         scan.check_end().map_err(&damaged)?;
         let Scan { edge, end, tail, last_frame, .. } = scan;
-        let first = edge_segment(&segments);
-        let path = root.join(segment_path(first));
-        let file = private_file().read(true).write(true).open(path).map_err(io("open"))?;
-        if tail > 0 {
-            disk.truncate(Place::Journal, &file, end).map_err(io("repair"))?;
-        }
-        // The last frame may have been read from memory and never have reached the disk: after a
-        // crash between write and sync, or a sync that failed and left its pages marked clean.
-        // Writing the same bytes again makes the sync that follows mean what it says.
-        if let Some((at, bytes)) = last_frame {
-            disk.write(Place::Journal, &file, at, &bytes).map_err(io("repair"))?;
-        }
-        disk.sync(Place::Journal, &file).map_err(io("repair"))?;
+        let first = segments.last().copied().unwrap_or(0);
+        let file = repair(&root.join(segment_path(first)), &disk, end, tail, last_frame)
+            .map_err(io("repair"))?;
 
-        for (tile, bytes) in edge.partials() {
-            let wrote = publisher.restore(&mut disk, tile, &bytes).map_err(io("restore"))?;
+        for (tile, bytes) in newest.into_iter().chain(edge.partials()) {
+            let wrote = publisher.restore(&disk, tile, &bytes).map_err(io("restore"))?;
             restored += u64::from(wrote);
         }
         let range = edge.range();
         let checkpoint = key
             .sign(range.size(), range.root())
             .map_err(|error| io("sign")(io::Error::other(error)))?;
-        publisher.publish(&mut disk, &edge, &checkpoint).map_err(io("publish"))?;
+        publisher.publish(&disk, &edge, &checkpoint).map_err(io("publish"))?;
         let checkpoint = Arc::new(checkpoint);
         let opened = Opened { checkpoint: Arc::clone(&checkpoint), dropped: tail, restored };
         let log = Self {
@@ -248,7 +240,7 @@ impl<D: Disk> Log<D> {
         if self.unpublished() == 0 && self.publisher.published().is_some() {
             return Ok(());
         }
-        let result = self.publisher.publish(&mut self.disk, &self.edge, &self.checkpoint);
+        let result = self.publisher.publish(&self.disk, &self.edge, &self.checkpoint);
         self.publishing_failed = result.is_err();
         result.map_err(|source| RecordError::Refused { source: Arc::new(source) })
     }
@@ -265,12 +257,12 @@ impl<D: Disk> Log<D> {
             return;
         }
         // Opening trusts what lies before the last segment, so it becomes durable first.
-        if let Err(error) = self.publisher.sync(&mut self.disk) {
+        if let Err(error) = self.publisher.sync(&self.disk) {
             self.poison(format!("tiles could not be made durable: {error}"));
             return;
         }
         let upper = self.edge.upper();
-        match create_segment(&self.root, &mut self.disk, size, upper) {
+        match create_segment(&self.root, &self.disk, size, upper) {
             Ok((file, length)) => {
                 self.file = file;
                 self.first = size;
@@ -316,160 +308,6 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// Reads the journal on opening and checks it against itself and the published checkpoint.
-struct Scan<'a> {
-    root: &'a Path,
-    key: &'a LogKey,
-    published: Option<&'a SignedCheckpoint>,
-    /// Whether the published checkpoint has been met.
-    met: bool,
-    begun: bool,
-    edge: Edge,
-    /// Where the journal's last segment ends, without its torn tail.
-    end: u64,
-    tail: u64,
-    last_frame: Option<(u64, Vec<u8>)>,
-}
-
-type Tiles = Vec<(super::tile::Tile, Vec<u8>)>;
-
-impl<'a> Scan<'a> {
-    fn new(root: &'a Path, key: &'a LogKey, published: Option<&'a SignedCheckpoint>) -> Self {
-        let (met, begun) = (published.is_none(), false);
-        let edge = Edge::default();
-        Self { root, key, published, met, begun, edge, end: 0, tail: 0, last_frame: None }
-    }
-
-    /// Reads one segment; gives back the tiles that it fills.
-    fn segment(&mut self, first: u64, last: bool) -> Result<Tiles, String> {
-        let name = segment_path(first).display().to_string();
-        let (mut segment, upper) =
-            Segment::open(self.root, first).map_err(|fault| format!("{name} {fault}"))?;
-        if self.begun {
-            if self.edge.range().size() != first || self.edge.upper() != upper {
-                return Err(format!("{name} does not follow the segment before it"));
-            }
-        } else {
-            self.edge = Edge::resume(first, upper)
-                .ok_or_else(|| format!("{name} has a malformed header"))?;
-            self.begun = true;
-            // A checkpoint file from before this segment is behind, and is written anew.
-            self.met |= self.published.is_some_and(|p| p.checkpoint().size < first);
-        }
-        self.meet()?;
-        let mut tiles = Vec::new();
-        loop {
-            let fault = match segment.next() {
-                Ok(None) => break,
-                Ok(Some(frame)) => match self.frame(&mut segment, &frame, &mut tiles)? {
-                    None => {
-                        self.last_frame = Some((frame.at, Vec::new()));
-                        continue;
-                    }
-                    Some(fault) => {
-                        // Its bodies are not whole: it is the next frame still.
-                        segment.at = frame.at;
-                        fault
-                    }
-                },
-                Err(fault) => fault,
-            };
-            let index = self.edge.range().size();
-            let torn = last
-                && !matches!(fault, Fault::Io(_))
-                && segment.tail_is_torn(index).map_err(|fault| format!("{name} {fault}"))?;
-            if !torn {
-                return Err(format!("{name} {fault}, at entry {index} (byte {})", segment.at));
-            }
-            let length = segment.length().map_err(|error| format!("{name}: {error}"))?;
-            self.tail = length - segment.at;
-            break;
-        }
-        self.end = segment.at;
-        if let Some((at, bytes)) = &mut self.last_frame {
-            if last {
-                *bytes =
-                    segment.read(*at, self.end - *at).map_err(|fault| format!("{name} {fault}"))?;
-            } else {
-                self.last_frame = None;
-            }
-        }
-        Ok(tiles)
-    }
-
-    /// Takes in one frame, unless its bodies are not what its leaves committed to.
-    fn frame(
-        &mut self,
-        segment: &mut Segment,
-        frame: &Frame,
-        tiles: &mut Tiles,
-    ) -> Result<Option<Fault>, String> {
-        let index = self.edge.range().size();
-        let name = segment_path(segment.first).display().to_string();
-        let at = |what: &str| format!("{name} {what}, at entry {index} (byte {})", frame.at);
-        let head = frame.head().map_err(|fault| at(&fault.to_string()))?;
-        if frame.header.first != index {
-            return Err(at("has a frame of another place"));
-        }
-        for entry in &head.entries {
-            let commitment = Envelope::decode(entry.leaf).map_err(|e| at(&e.to_string()))?.body;
-            match (commitment, entry.body) {
-                (None, None) => {}
-                (Some(commitment), Some(span)) => {
-                    let body = segment
-                        .salt_and_body(frame, span)
-                        .map_err(|fault| at(&fault.to_string()))?;
-                    if !body_fits(&body, &commitment) {
-                        return Ok(Some(Fault::Bad("has a body that its leaf does not know")));
-                    }
-                }
-                _ => return Err(at("has a body without a commitment, or the reverse")),
-            }
-        }
-        for entry in &head.entries {
-            let hash = leaf_hash(entry.leaf);
-            self.edge.push(entry.leaf, hash, &mut |tile, bytes| tiles.push((tile, bytes)));
-        }
-        let signed = self
-            .key
-            .vkey()
-            .verify(head.checkpoint)
-            .map_err(|error| at(&format!("has a wrong checkpoint: {error}")))?;
-        let (range, head) = (self.edge.range(), signed.checkpoint());
-        if (head.size, head.root) != (range.size(), range.root()) {
-            return Err(at("has a checkpoint of another tree"));
-        }
-        self.meet()?;
-        Ok(None)
-    }
-
-    /// Compares with the published checkpoint, when the tree has just its size.
-    fn meet(&mut self) -> Result<(), String> {
-        let range = self.edge.range();
-        if let Some(published) = self.published.map(SignedCheckpoint::checkpoint)
-            && published.size == range.size()
-        {
-            if published.root != range.root() {
-                return Err(format!(
-                    "journal and {CHECKPOINT} differ before entry {}",
-                    range.size()
-                ));
-            }
-            self.met = true;
-        }
-        Ok(())
-    }
-
-    fn check_end(&self) -> Result<(), String> {
-        if self.met {
-            return Ok(());
-        }
-        let (size, published) =
-            (self.edge.range().size(), self.published.map_or(0, |p| p.checkpoint().size));
-        Err(format!("its {CHECKPOINT} covers {published} entries, its journal has {size}"))
-    }
-}
-
 /// Whether a file may have got its name.
 enum Named {
     No,
@@ -479,13 +317,13 @@ enum Named {
 /// Creates a segment: it gets its name once its header is on the disk.
 fn create_segment(
     root: &Path,
-    disk: &mut impl Disk,
+    disk: &impl Disk,
     first: u64,
     upper: &[Vec<super::tree::Hash>],
 ) -> Result<(File, u64), (Named, io::Error)> {
     let temporary = root.join(new_segment_path());
     let header = encode_segment_header(first, upper);
-    let mut write = || {
+    let write = || {
         let file = private_file().write(true).create(true).truncate(true).open(&temporary)?;
         disk.write(Place::Segment, &file, 0, &header)?;
         disk.sync(Place::Segment, &file)?;
@@ -502,8 +340,26 @@ fn new_segment_path() -> PathBuf {
     Path::new(JOURNAL).join("new.tmp")
 }
 
-fn edge_segment(segments: &[u64]) -> u64 {
-    segments.last().copied().unwrap_or(0)
+/// Opens the last segment, and makes it end at `end` and hold on the disk what was read from it.
+fn repair(
+    path: &Path,
+    disk: &impl Disk,
+    end: u64,
+    tail: u64,
+    last_frame: Option<(u64, Vec<u8>)>,
+) -> io::Result<File> {
+    let file = private_file().read(true).write(true).open(path)?;
+    if tail > 0 {
+        disk.truncate(Place::Journal, &file, end)?;
+    }
+    // The last frame may have been read from memory and never have reached the disk: after a
+    // crash between write and sync, or a sync that failed and left its pages marked clean.
+    // Writing the same bytes again makes the sync that follows mean what it says.
+    if let Some((at, bytes)) = last_frame {
+        disk.write(Place::Journal, &file, at, &bytes)?;
+    }
+    disk.sync(Place::Journal, &file)?;
+    Ok(file)
 }
 
 fn lock(root: &Path) -> Result<File, OpenError> {

@@ -46,6 +46,7 @@ mod publish;
 mod reader;
 mod record;
 mod recorder;
+mod scan;
 mod segment;
 mod sequencer;
 mod tile;

@@ -57,7 +57,7 @@ impl Publisher {
     /// Writes what is missing of the tree, tiles first. After an error it can be called again.
     pub(super) fn publish(
         &mut self,
-        disk: &mut impl Disk,
+        disk: &impl Disk,
         edge: &Edge,
         checkpoint: &SignedCheckpoint,
     ) -> io::Result<()> {
@@ -85,7 +85,7 @@ impl Publisher {
     /// whether anything had to be written.
     pub(super) fn restore(
         &mut self,
-        disk: &mut impl Disk,
+        disk: &impl Disk,
         tile: Tile,
         bytes: &[u8],
     ) -> io::Result<bool> {
@@ -110,26 +110,38 @@ impl Publisher {
     }
 
     /// Makes everything published so far durable.
-    pub(super) fn sync(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+    pub(super) fn sync(&mut self, disk: &impl Disk) -> io::Result<()> {
         self.unsynced.insert(self.root.join(CHECKPOINT));
-        let mut folders = BTreeSet::new();
-        for path in &self.unsynced {
-            match File::open(path) {
-                Ok(file) => disk.sync(Place::Tile, &file)?,
-                // A partial tile that has since become full.
-                Err(error) if missing(&error) => continue,
-                Err(error) => return Err(error),
-            }
-            folders.extend(path.ancestors().skip(1).take_while(|f| f.starts_with(&self.root)));
-        }
+        let paths: Vec<&Path> = self.unsynced.iter().map(PathBuf::as_path).collect();
+        // A segment's worth of tiles can be a thousand files, and callers wait meanwhile. Syncs
+        // that are under way together share the file system's own commits.
+        std::thread::scope(|scope| {
+            let share = paths.len().div_ceil(SYNC_THREADS).max(FEW_FILES);
+            let threads: Vec<_> = paths
+                .chunks(share)
+                .map(|paths| scope.spawn(move || paths.iter().try_for_each(|p| sync_file(disk, p))))
+                .collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+            })
+        })?;
+        let folders: BTreeSet<&Path> = paths
+            .iter()
+            .flat_map(|path| path.ancestors().skip(1))
+            .filter(|folder| folder.starts_with(&self.root))
+            .collect();
         for folder in folders {
-            disk.sync_folder(Place::Tile, folder)?;
+            match disk.sync_folder(Place::Tile, folder) {
+                // The folder of partial tiles that have since been filled.
+                Err(error) if missing(&error) => {}
+                result => result?,
+            }
         }
         self.unsynced.clear();
         Ok(())
     }
 
-    fn write_tile(&mut self, disk: &mut impl Disk, tile: Tile, bytes: &[u8]) -> io::Result<()> {
+    fn write_tile(&mut self, disk: &impl Disk, tile: Tile, bytes: &[u8]) -> io::Result<()> {
         let path = PathBuf::from(tile.path());
         if let Some(folder) = path.parent() {
             private_folder(&self.root.join(folder))?;
@@ -139,13 +151,7 @@ impl Publisher {
         Ok(())
     }
 
-    fn write(
-        &self,
-        disk: &mut impl Disk,
-        place: Place,
-        name: &Path,
-        bytes: &[u8],
-    ) -> io::Result<()> {
+    fn write(&self, disk: &impl Disk, place: Place, name: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = self.root.join(TEMPORARY);
         let file = private_file().write(true).create(true).truncate(true).open(&temporary)?;
         disk.write(place, &file, 0, bytes)?;
@@ -155,8 +161,10 @@ impl Publisher {
 
     /// Removes the partial tiles of a place that is now full. They take room and nothing else, so
     /// a failure is not one.
-    fn drop_partials(&self, tile: Tile) {
-        drop(fs::remove_dir_all(self.partials(tile)));
+    fn drop_partials(&mut self, tile: Tile) {
+        let folder = self.partials(tile);
+        drop(fs::remove_dir_all(&folder));
+        self.unsynced.retain(|path| !path.starts_with(&folder));
     }
 
     /// Removes partial tiles that are not how the tile began.
@@ -182,6 +190,15 @@ impl Publisher {
     }
 }
 
+fn sync_file(disk: &impl Disk, path: &Path) -> io::Result<()> {
+    match File::open(path) {
+        Ok(file) => disk.sync(Place::Tile, &file),
+        // A partial tile that has since been filled.
+        Err(error) if missing(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether all full tiles of a tree of `size` leaves are there. Only asks for their names and
 /// lengths: what they hold is for verification.
 pub(super) fn has_full_tiles(root: &Path, size: u64) -> bool {
@@ -200,3 +217,7 @@ pub(super) fn has_full_tiles(root: &Path, size: u64) -> bool {
 pub(super) fn missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
+
+/// How many files are synced at once, and how few are not worth another thread.
+const SYNC_THREADS: usize = 8;
+const FEW_FILES: usize = 16;

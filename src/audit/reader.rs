@@ -243,7 +243,8 @@ impl Entries {
 impl Iterator for Entries {
     type Item = Result<Committed, ReadError>;
 
-    /// As [`Entries::next_below`] without an end: up to what is in the file now.
+    /// As [`Entries::next_below`] without an end: up to what is in the file now, which on a log in
+    /// use can include a batch that is written but not yet durable.
     fn next(&mut self) -> Option<Self::Item> {
         self.next_below(u64::MAX).transpose()
     }

@@ -135,8 +135,8 @@ pub enum RecordError {
         found: usize,
     },
     /// No salt for the body.
-    #[error(transparent)]
-    Random(#[from] RandomErrorClone),
+    #[error("the operating system's random source failed")]
+    Random,
     /// The disk refused the write, and nothing of it is left. A later attempt may succeed, once
     /// there is room again.
     #[error("the audit log's disk refused a write; free space or make it writable")]
@@ -157,14 +157,9 @@ pub enum RecordError {
     Closed,
 }
 
-/// [`RandomError`], which can be given to several waiters.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the operating system's random source failed")]
-pub struct RandomErrorClone;
-
 impl From<RandomError> for RecordError {
     fn from(_: RandomError) -> Self {
-        Self::Random(RandomErrorClone)
+        Self::Random
     }
 }
 

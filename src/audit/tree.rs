@@ -11,7 +11,7 @@ use crate::types::InvalidText;
 
 /// A SHA-256 value. Shown in hex.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Hash(pub [u8; Hash::LENGTH]);
+pub struct Hash(pub [u8; 32]);
 
 impl Hash {
     /// How many bytes it has.

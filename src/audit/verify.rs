@@ -334,3 +334,94 @@ pub(super) fn compare_tile(tile: Tile, found: &[u8], expected: &[u8]) -> Option<
 fn entries_path(hashes: Tile) -> String {
     Tile::new(TileKind::Entries, hashes.number(), hashes.width()).unwrap_or(hashes).path()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::key::LogKey;
+    use super::super::tile::{Edge, hash_tile, push_entry};
+    use super::*;
+
+    /// A log of so many entries, as something to fetch from.
+    fn log(size: u64) -> (LogKey, std::collections::HashMap<String, Vec<u8>>) {
+        let key = LogKey::generate("a").unwrap();
+        let (mut edge, mut files) = (Edge::default(), std::collections::HashMap::new());
+        for i in 0..size {
+            let leaf = i.to_string().into_bytes();
+            edge.push(&leaf, leaf_hash(&leaf), &mut |tile, bytes| {
+                files.insert(tile.path(), bytes);
+            });
+        }
+        files.extend(edge.partials().map(|(tile, bytes)| (tile.path(), bytes)));
+        let signed = key.sign(size, edge.range().root()).unwrap();
+        files.insert("checkpoint".into(), signed.note().into());
+        (key, files)
+    }
+
+    fn check(
+        key: &LogKey,
+        files: &std::collections::HashMap<String, Vec<u8>>,
+    ) -> Result<SignedCheckpoint, Broken> {
+        let fetch = |path: &str| Ok::<_, std::convert::Infallible>(files.get(path).cloned());
+        verify_log(key.vkey(), None, fetch).map_err(|error| match error {
+            VerifyError::Broken(broken) => broken,
+            VerifyError::Fetch { source, .. } => match source {},
+        })
+    }
+
+    #[test]
+    fn logs_of_every_shape_pass() {
+        for size in [0, 1, 255, 256, 257, 511, 512, 65_535, 65_536, 65_793] {
+            let (key, files) = log(size);
+            assert_eq!(check(&key, &files).unwrap().checkpoint().size, size);
+        }
+    }
+
+    #[test]
+    fn a_full_tile_stands_in_for_a_partial_one_that_was_dropped() {
+        let (key, mut files) = log(300);
+        let (_, larger) = log(512);
+        for path in ["tile/entries/001", "tile/0/001"] {
+            files.remove(&format!("{path}.p/44")).unwrap();
+            assert!(check(&key, &files).is_err());
+            files.insert(path.to_owned(), larger[path].clone());
+        }
+        check(&key, &files).unwrap();
+        // Only the whole tile does.
+        files.get_mut("tile/0/001").unwrap().truncate(45 * 32);
+        assert_eq!(check(&key, &files).unwrap_err().index, Some(256 + 45));
+        files.insert("tile/0/001".into(), larger["tile/0/001"].clone());
+        let mut bundle = Vec::new();
+        (256..301u64).for_each(|i| push_entry(&mut bundle, i.to_string().as_bytes()));
+        files.insert("tile/entries/001".into(), bundle);
+        assert_eq!(check(&key, &files).unwrap_err().index, Some(256 + 44));
+    }
+
+    #[test]
+    fn an_entry_changed_with_its_tiles_is_not_what_was_signed() {
+        let (key, mut files) = log(3);
+        let (mut bundle, mut hashes) = (Vec::new(), Vec::new());
+        for leaf in [b"0", b"x", b"2"] {
+            push_entry(&mut bundle, leaf);
+            hashes.push(leaf_hash(leaf));
+        }
+        files.insert("tile/entries/000.p/3".into(), bundle);
+        assert_eq!(check(&key, &files).unwrap_err().index, Some(1));
+        files.insert("tile/0/000.p/3".into(), hash_tile(&hashes));
+        assert!(check(&key, &files).unwrap_err().what.contains("not what was signed"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_tiles_are_refused_without_a_panic(
+            size in 1u64..400,
+            tiles in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..90), 1..4),
+        ) {
+            let (key, files) = log(size);
+            let mut check = LogCheck::new(key.vkey(), None, &files["checkpoint"]).unwrap();
+            let result = tiles.iter().try_for_each(|tile| check.accept(Some(tile)));
+            prop_assert!(result.is_err() || check.finish().is_err());
+        }
+    }
+}

@@ -28,6 +28,13 @@ impl Bench {
         Self { folder: tempfile::tempdir().unwrap(), keys: tempfile::tempdir().unwrap() }
     }
 
+    /// Another log with the same key.
+    fn another(&self) -> Self {
+        let keys = tempfile::tempdir().unwrap();
+        std::fs::copy(self.keys.path().join("key"), keys.path().join("key")).unwrap();
+        Self { folder: tempfile::tempdir().unwrap(), keys }
+    }
+
     fn root(&self) -> PathBuf {
         self.folder.path().join("log")
     }

@@ -9,7 +9,9 @@ use tlog_tiles::tlog::{
     Error, check_record, check_tree, prove_record, prove_tree, record_hash, tree_hash,
 };
 
+use super::faults::{FaultyDisk, work};
 use super::*;
+use crate::audit::log::Log;
 
 struct Folder(PathBuf);
 
@@ -36,18 +38,18 @@ fn their_checkpoint(root: &Path, vkey: &str) -> Result<Checkpoint, String> {
     Checkpoint::from_bytes(note.text()).map_err(|e| format!("{e:?}"))
 }
 
-#[tokio::test]
-async fn they_accept_what_we_publish_and_refuse_it_edited() {
+#[test]
+fn they_accept_what_we_publish_and_refuse_it_edited() {
     let bench = Bench::new();
     let root = bench.root();
     let vkey = bench.key().vkey().to_string();
     let mut old: Option<Checkpoint> = None;
     let mut size = 0;
     for next in [1, 2, 255, 256, 257, 700, 66_000] {
-        let recorder = bench.open();
-        append_together(&recorder, size..next).await;
+        let (mut log, _) = Log::open(&root, bench.key(), FaultyDisk::default(), 4 << 20).unwrap();
+        work(&mut log, size..next);
         size = next;
-        recorder.shutdown().await.unwrap();
+        drop(log);
 
         let theirs = their_checkpoint(&root, &vkey).unwrap();
         assert_eq!((theirs.origin(), theirs.size()), (ORIGIN, size));

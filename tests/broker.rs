@@ -1,5 +1,6 @@
 //! The laptop side as processes: the real binary, logged in, against a server made up here. What
 //! scripts and MCP clients see is checked: stdout, exit codes, signals, files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![cfg(unix)]
 
 use std::collections::HashMap;

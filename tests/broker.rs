@@ -197,6 +197,32 @@ fn stdio_speaks_the_protocol_and_nothing_else() {
 }
 
 #[test]
+fn stdio_without_a_login_tells_the_client() {
+    let world = World::new();
+    let nobody = world.directory.path().join("nobody");
+    let mut child = world
+        .command()
+        .env("MCPX_HOME", nobody)
+        .args(["connect", "crm", "--stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    writeln!(input, r#"{{"jsonrpc":"2.0","id":"i","method":"initialize"}}"#).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&answer["id"], &answer["error"]["data"]["code"]),
+        (&json!("i"), &json!("login_needed"))
+    );
+    assert!(answer["error"]["data"]["hint"].as_str().unwrap().contains("mcpx login"));
+    drop(input);
+}
+
+#[test]
 fn stdio_ends_on_a_signal_while_the_client_keeps_stdin_open() {
     let world = World::new();
     let mut child = world

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Direction;
 use crate::types::{ApprovalId, CallId, ConnectionName, GrantId, SessionId, SubjectId, Timestamp};
 
 /// One fact.
@@ -224,16 +225,6 @@ pub enum RefusalStage {
     Limit,
     /// The control server's own API.
     Api,
-}
-
-/// Which way a message goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// From the MCP client to the MCP server.
-    ClientToServer,
-    /// From the MCP server to the MCP client.
-    ServerToClient,
 }
 
 /// What sort of JSON-RPC message a call is.

@@ -20,8 +20,8 @@ use openidconnect::{
     AdditionalClaims, AdditionalProviderMetadata, AuthType, Client, ClientId,
     DeviceAuthorizationUrl, DeviceCodeErrorResponseType, DiscoveryError, EmptyExtraTokenFields,
     EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenFields, IssuerUrl, Nonce,
-    OAuth2TokenResponse as _, ProviderMetadata, RefreshToken, RequestTokenError, RevocationUrl,
-    Scope, StandardErrorResponse, StandardTokenResponse, TokenResponse as _,
+    OAuth2TokenResponse as _, ProviderMetadata, RefreshToken, RequestTokenError, Scope,
+    StandardErrorResponse, StandardTokenResponse, TokenResponse as _,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -33,6 +33,9 @@ use crate::types::{Identity, Secret};
 
 /// A device flow never lasts longer than this, whatever the issuer says.
 const MAX_FLOW: Duration = Duration::from_secs(30 * 60);
+
+/// An issuer that wants fewer polls than this offers no usable device flow.
+const MAX_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// What the user has to do: open the address, compare the code, and log in there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +70,7 @@ pub(super) struct IssuerClient {
     scopes: Vec<String>,
     client: OidcClient,
     device: Option<DeviceAuthorizationUrl>,
-    revocation: Option<RevocationUrl>,
+    revocation: Option<String>,
     http: reqwest::Client,
 }
 
@@ -125,6 +128,10 @@ impl IssuerClient {
         let started: Result<CoreDeviceAuthorizationResponse, _> =
             client.exchange_device_code().add_scopes(scopes).request_async(&http).await;
         let details = started.map_err(|error| self.token_error(error))?;
+        if details.interval() > MAX_INTERVAL {
+            let why = "it wants to be asked less than every five minutes".to_owned();
+            return Err(LoginError::Issuer { issuer: self.issuer.clone(), why });
+        }
         on_prompt(&prompt(&details)?);
 
         let limit = details.expires_in().min(MAX_FLOW);
@@ -168,20 +175,25 @@ impl IssuerClient {
     }
 
     /// Revokes a refresh token; `false` when the issuer offers no way to.
+    ///
+    /// By hand, because `openidconnect` refuses loopback `http` for this one endpoint.
     pub(super) async fn revoke(&self, token: &Secret) -> Result<bool, LoginError> {
-        let Some(url) = self.revocation.clone() else {
+        let Some(url) = &self.revocation else {
             return Ok(false);
         };
-        let failed = |why: String| LoginError::Issuer { issuer: self.issuer.clone(), why };
-        let client = self.client.clone().set_revocation_url(url);
-        let token = CoreRevocableToken::from(RefreshToken::new(token.expose().to_owned()));
-        let http = caller(&self.http);
-        let request = client.revoke_token(token).map_err(|error| failed(error.to_string()))?;
-        request.request_async(&http).await.map_err(|error| match error {
-            RequestTokenError::Request(source) => network(&self.issuer, source),
-            other => failed(other.to_string()),
-        })?;
-        Ok(true)
+        let failed = |source| network(&self.issuer, source);
+        let form = [
+            ("token", token.expose()),
+            ("token_type_hint", "refresh_token"),
+            ("client_id", self.client.client_id().as_str()),
+        ];
+        let url = fetch::safe_url(url).map_err(failed)?;
+        let response = self.http.post(url).form(&form).send().await;
+        let response = response.map_err(|error| failed(FetchError::Network(error)))?;
+        match response.status() {
+            status if status.is_success() => Ok(true),
+            status => Err(failed(FetchError::Status(status.as_u16()))),
+        }
     }
 
     fn read(&self, answer: &Response) -> Answer {
@@ -315,7 +327,7 @@ struct Endpoints {
     #[serde(rename = "device_authorization_endpoint")]
     device: Option<DeviceAuthorizationUrl>,
     #[serde(rename = "revocation_endpoint")]
-    revocation: Option<RevocationUrl>,
+    revocation: Option<String>,
 }
 impl AdditionalProviderMetadata for Endpoints {}
 

@@ -318,7 +318,8 @@ impl GrantSource {
         )
         .await?;
         let life = grant.expires_in;
-        Ok(Live { renew_at: now + life - life / 3, expires_at: now + life, grant })
+        let after = |seconds| now.saturating_add(seconds);
+        Ok(Live { renew_at: after(life - life / 3), expires_at: after(life), grant })
     }
 
     fn current(&self) -> Option<Live> {
@@ -337,3 +338,6 @@ impl GrantSource {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,3 +168,77 @@ fn check(server: &str, asked: &Url, info: ServerInfo) -> Result<ServerInfo, Serv
     info.issuer(None)?;
     Ok(info)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Json, Router, routing::get};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Serves a description made of the server's own URL.
+    async fn serve(describe: impl FnOnce(&str) -> Value) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let description = describe(&url);
+        let answer = get(move || async move { Json(description) });
+        let router = Router::new().route(WELL_KNOWN, answer);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    fn description(url: &str) -> Value {
+        json!({
+            "version": 1, "server": url, "token_endpoint": format!("{url}/oauth/token"),
+            "api": format!("{url}/api"), "log_key": "mcpx+1+x", "future": true,
+            "issuers": [
+                {"name": "a", "url": "https://a.example/", "client_id": "c", "scopes": ["openid"]},
+                {"name": "b", "url": "https://b.example", "client_id": "c"},
+            ],
+        })
+    }
+
+    #[tokio::test]
+    async fn reads_a_description() {
+        let url = serve(description).await;
+        let info = fetch(&format!("{url}/")).await.unwrap();
+        assert_eq!(info.issuer(None).unwrap().url, "https://a.example/");
+        assert_eq!(info.issuer(Some("b")).unwrap().url, "https://b.example");
+        assert!(matches!(info.issuer(Some("c")), Err(ServerError::NoIssuer { .. })));
+        assert_eq!(info.api_resource(), format!("{url}/api"));
+        // What is stored reads back.
+        let text = serde_json::to_string(&info).unwrap();
+        assert_eq!(serde_json::from_str::<ServerInfo>(&text).unwrap(), info);
+    }
+
+    #[tokio::test]
+    async fn refuses_descriptions_that_lead_away() {
+        let changes: [(&str, Value); 7] = [
+            ("server", json!("https://evil.example")),
+            ("token_endpoint", json!("https://evil.example/oauth/token")),
+            ("api", json!("https://evil.example/api")),
+            ("version", json!(2)),
+            ("issuers", json!([])),
+            ("issuers", json!([{"name": "a", "url": "http://a.example", "client_id": "c"}])),
+            ("token_endpoint", json!("/oauth/token")),
+        ];
+        for (name, value) in changes {
+            let url = serve(|url| {
+                let mut description = description(url);
+                description[name] = value.clone();
+                description
+            });
+            let error = fetch(&url.await).await.unwrap_err();
+            assert!(!error.is_network(), "{name} {value}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn asks_no_unsafe_server_and_tells_outages_apart() {
+        for url in ["http://mcpx.example", "ftp://127.0.0.1", "mcpx.example", ""] {
+            assert!(matches!(fetch(url).await, Err(ServerError::Unsafe { .. })), "{url}");
+        }
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(fetch(&format!("http://{closed}")).await.unwrap_err().is_network());
+    }
+}

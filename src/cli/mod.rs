@@ -135,7 +135,11 @@ pub fn run(cli: Cli) -> ExitCode {
     let ui = Ui::new(global.json, global.no_color);
     start_diagnostics(global.log.as_deref(), global.verbose, &verb);
     let context = Context { ui: ui.clone(), home: global.home, server: global.server };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(8 * 1024 * 1024)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             let error = CliError::failure("cannot start").caused_by(Some(&error));

@@ -1,9 +1,38 @@
 //! `mcpx serve`: control server and gateway in one process. Wired here, built elsewhere.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::audit::{Entry, LogKey, Reader, Record, Recorder};
 use crate::cli::Context;
 use crate::cli::error::CliError;
+use crate::config::{ConfigError, ConnectionSettings, Reach, Settings};
+use crate::control::approvals::ApprovalDesk;
+use crate::control::grants::GrantBook;
+use crate::control::index::Index;
+use crate::control::issuer::LocalIssuer;
+use crate::control::routes::{Readiness, router};
+use crate::control::session::ApiSessions;
+use crate::control::{ConnectionInfo, Control, listen};
+use crate::gateway::Gateway;
+use crate::gateway::seal::Seal;
+use crate::identity::dpop::ReplayCache;
+use crate::identity::fetch;
+use crate::identity::grant::GrantSigner;
+use crate::identity::key::SigningKey;
+use crate::identity::{IssuerVerifier, Issuers, private_file};
+use crate::mask::Masker;
+use crate::store::Store;
+use crate::types::{Clock, ConnectionName, GrantId};
+use crate::upstream::http::HttpUpstream;
+use crate::upstream::stdio::{Launch, StdioUpstream};
+use crate::upstream::{Bounds, Upstream};
 
 /// Run the control server and the gateway
 #[derive(clap::Args, Debug)]
@@ -25,10 +54,393 @@ pub struct ServeArgs {
     pub ready_file: Option<PathBuf>,
 }
 
+/// Proofs of possession that are remembered for two minutes: the bound on calls in that time.
+const PROOFS: usize = 1 << 20;
+
+/// How often what is over is cleared away.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// Serves until it is told to stop.
 ///
 /// # Errors
-/// Always, until the server is wired.
-pub async fn run(args: ServeArgs, _context: &Context) -> Result<(), CliError> {
-    Err(CliError::failure(format!("cannot serve {}: not wired yet", args.config.display())))
+/// [`CliError`]: what is wrong with the configuration, or what cannot be opened.
+pub async fn run(args: ServeArgs, context: &Context) -> Result<(), CliError> {
+    let settings = Settings::load(&args.config)?;
+    let tls = match &settings.tls {
+        None => None,
+        Some(files) => Some(
+            listen::tls(&files.certificate, &files.key)
+                .map_err(|error| failed("TLS cannot be set up", &error))?,
+        ),
+    };
+    if args.check {
+        let summary = Summary::of(&settings);
+        return if context.ui.json() {
+            context.ui.print_json(&summary.json())
+        } else {
+            context.ui.print(&summary.text())
+        };
+    }
+    let server = Server::open(settings, context.clock()).await?;
+    server.serve(tls, args.ready_file.as_deref(), context).await
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        let wrong = Self::failure("the configuration cannot be used").caused_by(Some(&error));
+        wrong.hint("correct it, then try `mcpx serve --check`")
+    }
+}
+
+fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> CliError {
+    CliError::failure(what).caused_by(Some(error))
+}
+
+/// What `--check` says of a good configuration.
+struct Summary {
+    file: String,
+    listen: String,
+    connections: Vec<String>,
+    issuers: Vec<String>,
+    policies: usize,
+    policy_dir: String,
+}
+
+impl Summary {
+    fn of(settings: &Settings) -> Self {
+        let mut issuers: Vec<_> =
+            settings.issuers.iter().map(|issuer| issuer.name.clone()).collect();
+        if settings.local_issuer.is_some() {
+            issuers.push("local".to_owned());
+        }
+        Self {
+            file: settings.file.display().to_string(),
+            listen: settings.listen.to_string(),
+            connections: settings.connections.iter().map(|c| c.name.to_string()).collect(),
+            issuers,
+            policies: settings.policies.len(),
+            policy_dir: settings.policy_dir.display().to_string(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let list = |names: &[String]| match names {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        format!(
+            "{} can be served.\n  listens on   {}\n  issuers      {}\n  connections  {}\n  policies     {} in {}{}",
+            self.file,
+            self.listen,
+            list(&self.issuers),
+            list(&self.connections),
+            self.policies,
+            self.policy_dir,
+            if self.policies == 0 { " (so every call is denied)" } else { "" },
+        )
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "file": self.file,
+            "listen": self.listen,
+            "issuers": self.issuers,
+            "connections": self.connections,
+            "policies": self.policies,
+        })
+    }
+}
+
+/// An opened server, before it takes requests.
+struct Server {
+    settings: Settings,
+    listener: TcpListener,
+    store: Store,
+    recorder: Recorder,
+    reader: Reader,
+    clock: Arc<dyn Clock>,
+}
+
+impl Server {
+    /// Opens everything that the server writes, and binds its address. Nothing is accepted yet.
+    async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, CliError> {
+        let data = &settings.data_dir;
+        let unusable = |error: &(dyn std::error::Error + 'static)| {
+            failed(&format!("the data directory {} cannot be used", data.display()), error)
+        };
+        private_file::directory(data).map_err(|error| unusable(&error))?;
+        let keys = data.join("keys");
+        private_file::directory(&keys).map_err(|error| unusable(&error))?;
+        let origin = log_origin(&keys.join("log-name")).map_err(|error| unusable(&*error))?;
+        let key = LogKey::load_or_create(&keys.join("log.key"), &origin)
+            .map_err(|error| unusable(&error))?;
+        let log = data.join("log");
+        let (recorder, opened) =
+            Recorder::open(&log, key, Arc::clone(&clock)).map_err(|error| unusable(&error))?;
+        if opened.dropped > 0 || opened.restored > 0 {
+            tracing::warn!(
+                dropped_bytes = opened.dropped,
+                restored_tiles = opened.restored,
+                "the audit log was not closed in order; unfinished writes are dropped"
+            );
+        }
+        let reader = Reader::open(&log).map_err(|error| unusable(&error))?;
+        let store = Store::open(&data.join("mcpx.db")).await.map_err(|error| unusable(&error))?;
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .map_err(|error| failed(&format!("cannot listen on {}", settings.listen), &error))?;
+        Ok(Self { settings, listener, store, recorder, reader, clock })
+    }
+
+    async fn serve(
+        self,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        ready_file: Option<&Path>,
+        context: &Context,
+    ) -> Result<(), CliError> {
+        let address =
+            self.listener.local_addr().map_err(|error| failed("cannot listen", &error))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let public_url =
+            self.settings.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
+
+        let started = Record::Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_hash: self.settings.hash.clone(),
+        };
+        self.note(started).await?;
+        let loaded = Record::PolicyLoaded { hash: self.settings.policies.version().to_owned() };
+        self.note(loaded).await?;
+        let (index, orphaned) =
+            Index::start(self.recorder.clone(), self.reader.clone(), self.store.clone())
+                .await
+                .map_err(|error| failed("the audit log cannot be indexed", &error))?;
+        if orphaned > 0 {
+            tracing::warn!(orphaned, "calls were under way when the server last ended");
+        }
+
+        let Self { settings, listener, store, recorder, reader, clock } = self;
+        let parts = Parts { settings, store, recorder, reader, clock, index, public_url };
+        let (control, gateway, issuer) = parts.wire()?;
+        let readiness = Readiness::default();
+        let routes =
+            router(Arc::clone(&control), Arc::clone(&gateway), issuer.as_ref(), readiness.clone());
+        let sweeper = tokio::spawn(sweep(Arc::clone(&control), Arc::clone(&gateway)));
+
+        if let Some(path) = ready_file {
+            let line = format!("{}\n", json!({ "server": control.public_url }));
+            // Renamed into place: who waits for the file never reads half of it.
+            let temporary = path.with_extension("tmp");
+            std::fs::write(&temporary, line)
+                .and_then(|()| std::fs::rename(&temporary, path))
+                .map_err(|error| failed(&format!("cannot write {}", path.display()), &error))?;
+        }
+        readiness.set(true);
+        context.ui.status(&format!("mcpx serves {} (Ctrl-C ends it)", control.public_url));
+        let drain = gateway.settings.drain;
+        let stopping = {
+            let readiness = readiness.clone();
+            async move {
+                crate::cli::wait::until_told_to_stop().await;
+                readiness.set(false);
+                tracing::info!("stopping: running calls may finish");
+            }
+        };
+        listen::serve(listener, tls, routes, control.recorder.clone(), stopping, drain).await;
+        sweeper.abort();
+        gateway.shutdown().await;
+        // Calls that were cut have a moment to write how they ended.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let stopped = Entry { record: Record::Stopped, body: None };
+        let recorded = control.recorder.append(stopped).await;
+        recorded.map_err(|error| failed("the audit log could not be closed", &error))?;
+        let closed = control.recorder.shutdown().await;
+        closed.map_err(|error| failed("the audit log could not be closed", &error))
+    }
+
+    async fn note(&self, record: Record) -> Result<(), CliError> {
+        let entry = Entry { record, body: None };
+        let noted = self.recorder.append(entry).await;
+        let data = self.settings.data_dir.display().to_string();
+        noted
+            .map(drop)
+            .map_err(|error| failed(&format!("the audit log in {data} cannot be written"), &error))
+    }
+}
+
+/// What is over is cleared away: ended grants with the processes kept for them, lapsed approvals.
+async fn sweep(control: Arc<Control>, gateway: Arc<Gateway>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        for (connection, session) in control.grants.sweep(control.clock.now()) {
+            gateway.end_session(&connection, &session).await;
+        }
+        if let Err(error) = control.approvals.sweep().await {
+            tracing::error!(?error, "lapsed approvals could not be cleared away");
+        }
+    }
+}
+
+/// Everything that control server and gateway are made of.
+struct Parts {
+    settings: Settings,
+    store: Store,
+    recorder: Recorder,
+    reader: Reader,
+    clock: Arc<dyn Clock>,
+    index: Index,
+    public_url: String,
+}
+
+type Wired = (Arc<Control>, Arc<Gateway>, Option<LocalIssuer>);
+
+impl Parts {
+    fn wire(self) -> Result<Wired, CliError> {
+        let Self { settings, store, recorder, reader, clock, index, public_url } = self;
+        let keys = settings.data_dir.join("keys");
+        let signer = GrantSigner::load_or_create(&keys.join("grant.key"), public_url.as_str())
+            .map_err(|error| failed("the key of grants cannot be used", &error))?;
+        let verifier = Arc::new(signer.verifier());
+        let issuer = match settings.local_issuer {
+            None => None,
+            Some(local) => {
+                let key = SigningKey::load_or_create(&keys.join("issuer.key"))
+                    .map_err(|error| failed("the built-in issuer's key cannot be used", &error))?;
+                let base = format!("{public_url}/issuer");
+                let issuer = LocalIssuer::new(local, &base, key, store.clone(), Arc::clone(&clock))
+                    .map_err(|error| failed("the built-in issuer cannot run", &error))?;
+                Some(issuer)
+            }
+        };
+        let issuers = issuers(settings.issuers, issuer.as_ref())?;
+        let policies = Arc::new(ArcSwap::from_pointee(settings.policies));
+        let masker = Arc::new(settings.masker);
+        let (upstreams, shown) =
+            upstreams(settings.connections, &masker, settings.upstream, settings.gateway.limits)?;
+        let grants = Arc::new(GrantBook::new(store.clone()));
+        let approvals = Arc::new(ApprovalDesk::new(
+            store.clone(),
+            recorder.clone(),
+            Arc::clone(&clock),
+            settings.approval_expire,
+        ));
+        let gateway = Gateway {
+            public_url: public_url.clone(),
+            connections: upstreams,
+            policies: Arc::clone(&policies),
+            masker: Arc::clone(&masker),
+            recorder: recorder.clone(),
+            verifier: Arc::clone(&verifier),
+            replay: ReplayCache::new(PROOFS),
+            seal: seal(&keys.join("session.key"))?,
+            grants: Arc::clone(&grants) as _,
+            approvals: Arc::clone(&approvals) as _,
+            clock: Arc::clone(&clock),
+            settings: settings.gateway,
+        };
+        let control = Control {
+            public_url,
+            issuers,
+            signer,
+            verifier,
+            replay: ReplayCache::new(PROOFS),
+            policies,
+            masker,
+            connections: shown,
+            grants,
+            approvals,
+            sessions: ApiSessions::default(),
+            store,
+            log_key: recorder.vkey().to_string(),
+            recorder,
+            reader,
+            index,
+            settings: settings.control,
+            clock,
+        };
+        Ok((Arc::new(control), Arc::new(gateway), issuer))
+    }
+}
+
+fn issuers(
+    trusted: Vec<crate::identity::IssuerSettings>,
+    local: Option<&LocalIssuer>,
+) -> Result<Issuers, CliError> {
+    let wrong =
+        |error: &(dyn std::error::Error + 'static)| failed("an issuer cannot be used", error);
+    let mut verifiers = Vec::new();
+    for issuer in trusted {
+        let url = issuer.url.parse().map_err(|error: url::ParseError| wrong(&error))?;
+        let http = fetch::client_for(&url).map_err(|error| wrong(&error))?;
+        verifiers.push(IssuerVerifier::new(issuer, http).map_err(|error| wrong(&error))?);
+    }
+    if let Some(local) = local {
+        verifiers.push(local.verifier("local").map_err(|error| wrong(&error))?);
+    }
+    Issuers::new(verifiers).map_err(|error| wrong(&error))
+}
+
+type Upstreams =
+    (BTreeMap<ConnectionName, Arc<Upstream>>, BTreeMap<ConnectionName, ConnectionInfo>);
+
+fn upstreams(
+    connections: Vec<ConnectionSettings>,
+    masker: &Arc<Masker>,
+    bounds: Bounds,
+    limits: crate::mcp::Limits,
+) -> Result<Upstreams, CliError> {
+    let client = HttpUpstream::client(bounds)
+        .map_err(|error| failed("no HTTP client can be made", &error))?;
+    let mut upstreams = BTreeMap::new();
+    let mut shown = BTreeMap::new();
+    for connection in connections {
+        let upstream = match connection.reach {
+            Reach::Http { url, credential } => {
+                Upstream::Http(HttpUpstream::new(url, credential, client.clone(), bounds))
+            }
+            Reach::Stdio { program, arguments, environment, folder, processes } => {
+                let masker = Arc::clone(masker);
+                let quiet = Arc::new(move |line: &str| masker.text(line).0.into_owned());
+                let name = connection.name.to_string();
+                let launch = Launch { name, program, arguments, environment, folder, quiet };
+                Upstream::Stdio(StdioUpstream::new(launch, limits, processes))
+            }
+        };
+        let transport = upstream.transport();
+        let info = ConnectionInfo { description: connection.description, transport };
+        shown.insert(connection.name.clone(), info);
+        upstreams.insert(connection.name, Arc::new(upstream));
+    }
+    Ok((upstreams, shown))
+}
+
+/// The log's name in its checkpoints: made at the first start and kept, because it is part of
+/// what every checkpoint signs.
+fn log_origin(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let read = || -> Result<Option<String>, Box<dyn std::error::Error>> {
+        let bytes = private_file::read(path)?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()))
+    };
+    if let Some(name) = read()? {
+        return Ok(name);
+    }
+    let id = GrantId::generate()?;
+    let fresh = format!("mcpx/{}", id.as_str().trim_start_matches(GrantId::PREFIX));
+    private_file::create(path, fresh.as_bytes())?;
+    // Another process may have been faster; its name is the log's.
+    Ok(read()?.unwrap_or(fresh))
+}
+
+fn seal(path: &Path) -> Result<Seal, CliError> {
+    let wrong = |error: &(dyn std::error::Error + 'static)| {
+        failed("the key of session ids cannot be used", error)
+    };
+    let fresh: [u8; 32] = crate::types::random().map_err(|error| wrong(&error))?;
+    private_file::create(path, &fresh).map_err(|error| wrong(&error))?;
+    let kept = private_file::read(path).map_err(|error| wrong(&error))?.unwrap_or_default();
+    <&[u8; 32]>::try_from(kept.as_slice())
+        .ok()
+        .and_then(Seal::new)
+        .ok_or_else(|| CliError::failure(format!("{} must hold exactly 32 bytes", path.display())))
 }

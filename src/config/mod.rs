@@ -1,1 +1,213 @@
-//! (being built)
+//! `mcpx.toml` and the environment, checked, as settings.
+//!
+//! Reads files and environment variables and changes nothing. Every complaint names the file, and
+//! line and column where there are any. What is written here reaches the rest of the program only
+//! as the settings types of the modules concerned.
+
+mod connection;
+mod file;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+pub use self::connection::{ConnectionSettings, Reach};
+use self::file::{File, Place};
+use crate::control::issuer::LocalIssuerSettings;
+use crate::identity::IssuerSettings;
+use crate::policy::{PolicyError, PolicySet, Source};
+use crate::{control, gateway, mask, mcp, upstream};
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error("{file}:{line}:{column}: {what}")]
+    At {
+        /// The file.
+        file: String,
+        /// 1-based line.
+        line: usize,
+        /// 1-based column, in characters.
+        column: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A policy file is wrong.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// Certificate and key for TLS, both PEM files.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// A checked configuration.
+pub struct Settings {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// SHA-256 of that file, in hexadecimal.
+    pub hash: String,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// How clients reach the server; by default the address that it listens on.
+    pub public_url: Option<String>,
+    /// Where state and log are kept.
+    pub data_dir: PathBuf,
+    /// TLS, without which only loopback is listened on.
+    pub tls: Option<TlsFiles>,
+    /// The trusted issuers.
+    pub issuers: Vec<IssuerSettings>,
+    /// The built-in issuer.
+    pub local_issuer: Option<LocalIssuerSettings>,
+    /// The folder with policies.
+    pub policy_dir: PathBuf,
+    /// The policies, parsed.
+    pub policies: PolicySet,
+    /// What is masked.
+    pub masker: mask::Masker,
+    /// Grants and roles.
+    pub control: control::Settings,
+    /// How long a request for approval stays open.
+    pub approval_expire: Duration,
+    /// The data path.
+    pub gateway: gateway::Settings,
+    /// Bounds on upstreams.
+    pub upstream: upstream::Bounds,
+    /// The registered MCP servers.
+    pub connections: Vec<ConnectionSettings>,
+}
+
+impl Settings {
+    /// Reads and checks a configuration file and everything that it names.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the place.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        let place = Place::new(path, &text);
+        let file: File = toml::from_str(&text).map_err(|error| {
+            place.error(error.span().map_or(0, |span| span.start), error.message())
+        })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let in_base = |relative: &Path| base.join(relative);
+
+        let tls = file
+            .server
+            .tls
+            .as_ref()
+            .map(|tls| TlsFiles { certificate: in_base(&tls.certificate), key: in_base(&tls.key) });
+        let listen = *file.server.listen.get_ref();
+        if tls.is_none() && !listen.ip().is_loopback() {
+            let what = "plain HTTP is served on loopback only; add [server.tls] with certificate \
+                        and key";
+            return Err(place.error(file.server.listen.span().start, what));
+        }
+        let public_url =
+            file.server.public_url.as_ref().map(|url| place.public_url(url)).transpose()?;
+        if file.issuer.is_empty() && file.local_issuer.is_none() {
+            let what = "at least one [[issuer]], or [local_issuer] with users, is needed";
+            return Err(place.error(0, what));
+        }
+        let mut issuers = Vec::new();
+        for issuer in file.issuer {
+            let at = issuer.span().start;
+            let issuer = issuer.into_inner();
+            issuer.check().map_err(|error| place.error_chain(at, &error))?;
+            issuers.push(issuer);
+        }
+        let masking_at = file.masking.as_ref().map_or(0, |rules| rules.span().start);
+        let rules = file.masking.map(toml::Spanned::into_inner).unwrap_or_default();
+        let masker =
+            mask::Masker::new(&rules).map_err(|error| place.error_chain(masking_at, &error))?;
+
+        let policy_dir = in_base(&file.policy.dir);
+        let policies = PolicySet::parse(&policy_sources(&policy_dir)?)?;
+        let limits =
+            mcp::Limits { bytes: file.limits.message_bytes, depth: file.limits.depth.min(127) };
+        let bounds = upstream::Bounds {
+            message_bytes: limits.bytes,
+            first_byte: file.limits.upstream_first_byte.0,
+        };
+        let connections = connection::check(file.connection, base, &place)?;
+        Ok(Self {
+            file: path.to_owned(),
+            hash: hash(&text),
+            listen,
+            public_url,
+            data_dir: in_base(&file.server.data_dir),
+            tls,
+            issuers,
+            local_issuer: file.local_issuer,
+            policy_dir,
+            policies,
+            masker,
+            control: control::Settings {
+                grant_ttl: file.grants.ttl.0,
+                grant_max: file.grants.max.0,
+                auditors: file.roles.auditors,
+                operators: file.roles.operators,
+            },
+            approval_expire: file.approvals.expire.0,
+            gateway: gateway::Settings {
+                limits,
+                approval_wait: file.approvals.wait.0,
+                keep_alive: file.limits.keep_alive.0,
+                drain: file.server.drain.0,
+            },
+            upstream: bounds,
+            connections,
+        })
+    }
+}
+
+/// The policy files of a folder, by name: every `*.cedar` in it.
+///
+/// # Errors
+/// [`ConfigError::Read`] for a folder or file that cannot be read.
+pub fn policy_sources(dir: &Path) -> Result<Vec<Source>, ConfigError> {
+    let unreadable = |source| ConfigError::Read { path: dir.display().to_string(), source };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "cedar") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Source { name, text: read(path)? })
+        })
+        .collect()
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.display().to_string(), source })
+}
+
+fn hash(text: &str) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,213 @@
-//! (being built)
+//! The gateway: the one way from a client to an MCP server and back.
+//!
+//! Every request of every method, transport and era goes through [`Gateway::carry`], which reads
+//! as the data path:
+//!
+//! accept → authenticate → decode → decide → (await approval) → record request, durable
+//! → forward with the connection's own credential → mask → record response, durable → respond
+//!
+//! Three types hold that order, and the compiler holds them: forwarding takes only a
+//! `Durable<Permit>`, of which only policy makes the `Permit` and only the recorder the `Durable`;
+//! the writer ([`respond`]) takes only `Durable` replies, whose bytes only masking makes.
+//!
+//! | file | step |
+//! |---|---|
+//! | [`authenticate`] | a live grant, and proof of its key |
+//! | [`decode`] | one strict message, or one of the two acts without one |
+//! | [`hold`] | waiting for a person |
+//! | [`answer`] | what comes back: judged, filtered, masked, recorded, event by event |
+//! | [`lists`] | lists show what may be used |
+//! | [`evidence`] | what the records say |
+//! | [`refusal`] | what the gateway says in its own name |
+//! | [`respond`] | the only writer |
+//! | [`seal`] | legacy session ids that work for their owner only |
+//! | [`ports`] | what `control` implements for it |
+
+mod answer;
+mod authenticate;
+mod decode;
+mod evidence;
+mod hold;
+mod lists;
+pub mod ports;
+pub mod refusal;
+mod respond;
+pub mod seal;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use axum::http::{Request, Response};
+
+use self::authenticate::Caller;
+use self::evidence::Denied;
+use self::ports::{Approvals, Grants};
+use self::refusal::Refusal;
+use self::respond::Reply;
+use self::seal::Seal;
+use crate::audit::{Durable, RecordError, Recorder};
+use crate::identity::dpop::ReplayCache;
+use crate::identity::grant::GrantVerifier;
+use crate::mask::Masker;
+use crate::mcp::Limits;
+use crate::policy::{Call, Decision, Permit, PolicySet};
+use crate::types::{Clock, ConnectionName};
+use crate::upstream::{Route, Upstream};
+
+/// Times and bounds of the data path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bounds on one message.
+    pub limits: Limits,
+    /// How long a call is held open for an approver.
+    pub approval_wait: Duration,
+    /// How often a held or silent stream says that it is alive.
+    pub keep_alive: Duration,
+    /// How long running calls have when the server stops.
+    pub drain: Duration,
+}
+
+/// Everything that the data path uses.
+pub struct Gateway {
+    /// The server's public URL, without a slash at its end.
+    pub public_url: String,
+    /// The registered MCP servers.
+    pub connections: BTreeMap<ConnectionName, Arc<Upstream>>,
+    /// The policies in force.
+    pub policies: Arc<ArcSwap<PolicySet>>,
+    /// The masking engine.
+    pub masker: Arc<Masker>,
+    /// The audit log's writer.
+    pub recorder: Recorder,
+    /// Verifies grant tokens.
+    pub verifier: Arc<GrantVerifier>,
+    /// Proofs that were used.
+    pub replay: ReplayCache,
+    /// Seals legacy session ids.
+    pub seal: Seal,
+    /// Where grants are looked up.
+    pub grants: Arc<dyn Grants>,
+    /// Where people are asked.
+    pub approvals: Arc<dyn Approvals>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Times and bounds.
+    pub settings: Settings,
+}
+
+impl Gateway {
+    /// Answers one HTTP request to `/mcp/{connection}`.
+    ///
+    /// The data path runs in a task of its own: a client that hangs up in the middle takes
+    /// nothing of the record with it.
+    pub async fn handle(
+        self: Arc<Self>,
+        connection: String,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        let path = tokio::spawn(async move { self.carry(&connection, request).await });
+        match path.await {
+            Ok(reply) => respond::write(reply),
+            Err(error) => {
+                tracing::error!(%error, "the data path failed");
+                respond::write(Reply::Unrecorded { forwarded: true })
+            }
+        }
+    }
+
+    /// The data path.
+    async fn carry(self: Arc<Self>, connection: &str, request: Request<Body>) -> Reply {
+        let (head, body) = request.into_parts();
+
+        let caller = match self.authenticate(connection, &head).await {
+            Ok(caller) => caller,
+            Err(refused) => return self.refuse(refused).await,
+        };
+        let call = match self.decode(&caller, &head, body).await {
+            Ok(call) => call,
+            Err(refusal) => return self.refuse(caller.refused(refusal)).await,
+        };
+        match self.decide(&caller, call, None) {
+            Decision::Allow(permit) => self.pass(caller, *permit).await,
+            Decision::NeedsApproval(need) => self.hold(caller, *need).await,
+            Decision::Deny(call, denial) => {
+                let denied = Denied::new(&call, &Refusal::from(&denial), &denial, &self.masker);
+                self.deny(denied).await
+            }
+        }
+    }
+
+    /// From the permit to the reply: record, forward, mask, record.
+    async fn pass(self: Arc<Self>, caller: Caller, permit: Permit) -> Reply {
+        let permit: Durable<Permit> = match self.recorder.record(permit).await {
+            Ok(permit) => permit,
+            Err(error) => return unrecorded(&error, false),
+        };
+        let route = Route {
+            session: caller.grant.session.clone(),
+            protocol_session: caller.protocol_session.clone(),
+        };
+        let answer = caller.upstream.forward(&permit, &route, &caller.headers).await;
+        self.answer(caller, permit, answer).await
+    }
+
+    /// Puts a call to the policies in force.
+    fn decide(
+        &self,
+        caller: &Caller,
+        call: Call,
+        approved: Option<&crate::policy::Approved>,
+    ) -> Decision {
+        self.policies.load().decide(call, &self.facts(caller), approved)
+    }
+
+    fn facts(&self, caller: &Caller) -> crate::policy::Facts {
+        let now = self.clock.now();
+        crate::policy::Facts {
+            now,
+            source: caller.source,
+            grant_age_seconds: now.as_second() - caller.grant.issued_at.as_second(),
+            reason: caller.grant.reason.clone(),
+        }
+    }
+
+    async fn deny(&self, denied: Denied) -> Reply {
+        match self.recorder.record(denied).await {
+            Ok(denied) => Reply::Denied(denied),
+            Err(error) => unrecorded(&error, false),
+        }
+    }
+
+    async fn refuse(&self, refused: evidence::Refused) -> Reply {
+        match self.recorder.record(refused).await {
+            Ok(refused) => Reply::Refused(refused),
+            Err(error) => unrecorded(&error, false),
+        }
+    }
+
+    /// Ends what upstreams keep for sessions whose grants are over, once.
+    pub async fn end_session(
+        &self,
+        connection: &ConnectionName,
+        session: &crate::types::SessionId,
+    ) {
+        if let Some(upstream) = self.connections.get(connection) {
+            upstream.end_session(session).await;
+        }
+    }
+
+    /// Ends everything that runs for upstreams.
+    pub async fn shutdown(&self) {
+        let upstreams = self.connections.values().map(|upstream| upstream.shutdown());
+        futures_util::future::join_all(upstreams).await;
+    }
+}
+
+/// The one reply without a record: that there can be none. It holds nothing of the call.
+fn unrecorded(error: &RecordError, forwarded: bool) -> Reply {
+    tracing::error!(%error, forwarded, "the audit log cannot be written; calls are refused");
+    Reply::Unrecorded { forwarded }
+}

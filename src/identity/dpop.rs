@@ -296,3 +296,6 @@ fn token_hash(token: &str) -> String {
 fn fresh_jti() -> Result<String, RandomError> {
     Ok(URL_SAFE_NO_PAD.encode(random::<16>()?))
 }
+
+#[cfg(test)]
+mod tests;

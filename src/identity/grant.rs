@@ -232,3 +232,6 @@ fn sha256(text: &str) -> [u8; 32] {
     hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
     hash
 }
+
+#[cfg(test)]
+mod tests;

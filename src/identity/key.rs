@@ -114,6 +114,12 @@ impl SigningKey {
     pub fn sign<C: Serialize>(&self, header: &Header, claims: &C) -> Result<String, KeyError> {
         jsonwebtoken::encode(header, claims, &self.private).map_err(KeyError::Sign)
     }
+
+    /// A signature over anything, as a forger with a key of his own can make.
+    #[cfg(test)]
+    pub(super) fn sign_raw(&self, message: &[u8]) -> String {
+        jsonwebtoken::crypto::sign(message, &self.private, Algorithm::ES256).unwrap()
+    }
 }
 
 fn new_pkcs8() -> Result<Zeroizing<Vec<u8>>, KeyError> {

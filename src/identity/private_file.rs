@@ -3,7 +3,7 @@
 //! Reading refuses a file that somebody else owns or could read. Writing replaces the whole file
 //! atomically: a crash leaves the old content or the new, never a part of either.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -176,7 +176,7 @@ fn finish(
 #[cfg(unix)]
 fn sync_directory(path: &Path) -> Result<(), PrivateFileError> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)
+    fs::File::open(parent)
         .and_then(|directory| directory.sync_all())
         .map_err(|source| io_error("sync the directory of", path, source))
 }

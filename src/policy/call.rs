@@ -1,7 +1,9 @@
 //! The call: one thing crossing the gateway, with who does it and what it reaches.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -78,6 +80,10 @@ pub struct Call {
     pub direction: Direction,
     /// What is done.
     pub act: Act,
+    /// Where the caller's network connection comes from.
+    pub source: Option<IpAddr>,
+    /// The message as records, approvers and screens may see it: masked. Empty without message.
+    pub shown: Bytes,
     target: Target,
     params: Option<Value>,
 }
@@ -95,6 +101,7 @@ impl Call {
         direction: Direction,
         act: Act,
     ) -> Result<Self, NoTarget> {
+        let (source, shown) = (None, Bytes::new());
         let params = match &act {
             Act::Message(message) => message.params_value(),
             Act::Listen | Act::End => None,
@@ -105,7 +112,7 @@ impl Call {
             }
             _ => Target::Connection,
         };
-        Ok(Self { id, session, subject, connection, direction, act, target, params })
+        Ok(Self { id, session, subject, connection, direction, act, source, shown, target, params })
     }
 
     /// What policies call this act: the MCP method, or `response`, `transport/listen`,

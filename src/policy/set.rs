@@ -61,7 +61,7 @@ pub enum PolicyError {
 pub struct Facts {
     /// The time now.
     pub now: Timestamp,
-    /// Where the caller's connection comes from.
+    /// Where the caller's network connection comes from.
     pub source: Option<IpAddr>,
     /// The grant's age, in seconds.
     pub grant_age_seconds: i64,

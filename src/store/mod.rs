@@ -6,6 +6,8 @@
 
 pub mod approvals;
 pub mod grants;
+pub mod index;
+pub mod issuer;
 mod subjects;
 
 use std::path::Path;
@@ -103,7 +105,11 @@ fn time(milliseconds: i64) -> Result<Timestamp, StoreError> {
 
 /// Every migration, oldest first. One that has shipped is never changed: SQLite's copy carries its
 /// hash, and a database that disagrees is refused.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "state", include_str!("migrations/0001_state.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "state", include_str!("migrations/0001_state.sql")),
+    (2, "issuer", include_str!("migrations/0002_issuer.sql")),
+    (3, "index", include_str!("migrations/0003_index.sql")),
+];
 
 fn migrations() -> Vec<Migration> {
     MIGRATIONS

@@ -1,0 +1,222 @@
+//! `[[connection]]`: the registered MCP servers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use reqwest::header::HeaderName;
+use serde::Deserialize;
+use toml::Spanned;
+use url::Url;
+
+use super::ConfigError;
+use super::file::Place;
+use crate::identity::fetch::is_loopback;
+use crate::types::{ConnectionName, Secret};
+use crate::upstream::credential::{Credential, SecretSource};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConnectionTable {
+    name: Spanned<ConnectionName>,
+    #[serde(default)]
+    description: String,
+    url: Option<Spanned<Url>>,
+    #[serde(default)]
+    insecure_http: bool,
+    credential: Option<Spanned<CredentialTable>>,
+    command: Option<Spanned<Vec<String>>>,
+    #[serde(default)]
+    env: BTreeMap<String, Spanned<EnvValue>>,
+    folder: Option<PathBuf>,
+    #[serde(default = "processes")]
+    processes: usize,
+}
+
+fn processes() -> usize {
+    32
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CredentialTable {
+    header: String,
+    #[serde(default)]
+    prefix: String,
+    from: Spanned<String>,
+}
+
+/// A variable of a child's environment: a text, or where its secret comes from.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum EnvValue {
+    Plain(String),
+    From { from: String },
+}
+
+/// A checked connection.
+pub struct ConnectionSettings {
+    /// Its name.
+    pub name: ConnectionName,
+    /// What it is for.
+    pub description: String,
+    /// How it is reached.
+    pub reach: Reach,
+}
+
+/// How an MCP server is reached.
+pub enum Reach {
+    /// Over Streamable HTTP.
+    Http {
+        /// Where.
+        url: Url,
+        /// With which credential.
+        credential: Option<Credential>,
+    },
+    /// As a child process.
+    Stdio {
+        /// The program, by path.
+        program: PathBuf,
+        /// Its arguments.
+        arguments: Vec<String>,
+        /// Its whole environment.
+        environment: Vec<(String, Secret)>,
+        /// The folder it starts in.
+        folder: Option<PathBuf>,
+        /// How many of it may run at a time.
+        processes: usize,
+    },
+}
+
+pub(super) fn check(
+    tables: Vec<Spanned<ConnectionTable>>,
+    base: &Path,
+    place: &Place<'_>,
+) -> Result<Vec<ConnectionSettings>, ConfigError> {
+    let mut connections: Vec<ConnectionSettings> = Vec::new();
+    for table in tables {
+        let at = table.span().start;
+        let table = table.into_inner();
+        let name = table.name.get_ref().clone();
+        if connections.iter().any(|other| other.name == name) {
+            let what = format!("there are two connections named {name}");
+            return Err(place.error(table.name.span().start, what));
+        }
+        let description = table.description.clone();
+        let reach = match (&table.url, &table.command) {
+            (Some(_), None) => http(&table, base, place)?,
+            (None, Some(_)) => stdio(&table, base, place)?,
+            _ => {
+                let what = format!("connection {name} needs either url or command, and not both");
+                return Err(place.error(at, what));
+            }
+        };
+        connections.push(ConnectionSettings { name, description, reach });
+    }
+    Ok(connections)
+}
+
+fn http(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reach, ConfigError> {
+    let Some(url) = &table.url else { return Err(place.error(0, "url is missing")) };
+    let at = url.span().start;
+    let url = url.get_ref();
+    let plain = url.scheme() == "http";
+    if !plain && url.scheme() != "https" {
+        return Err(place.error(at, "the url must be http or https"));
+    }
+    if plain && !is_loopback(url) && !table.insecure_http {
+        let what = "plain http would send calls and credential unprotected; use https, or say \
+                    insecure_http = true";
+        return Err(place.error(at, what));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        let what = "the url holds a password; use [connection.credential]";
+        return Err(place.error(at, what));
+    }
+    if let Some((name, _)) = table.env.iter().next() {
+        let what = format!("env ({name}) is for connections with a command");
+        return Err(place.error(at, what));
+    }
+    let credential = match &table.credential {
+        None => None,
+        Some(credential) => {
+            let at = credential.span().start;
+            let given = credential.get_ref();
+            let header = given
+                .header
+                .parse::<HeaderName>()
+                .map_err(|_| place.error(at, format!("{:?} is no header name", given.header)))?;
+            let from = source(given.from.get_ref(), base, place, given.from.span().start)?;
+            Some(Credential { header, prefix: given.prefix.clone(), from })
+        }
+    };
+    Ok(Reach::Http { url: url.clone(), credential })
+}
+
+fn stdio(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reach, ConfigError> {
+    let Some(command) = &table.command else { return Err(place.error(0, "command is missing")) };
+    let at = command.span().start;
+    if let Some(credential) = &table.credential {
+        let what = "credential is for connections with a url; put secrets into env";
+        return Err(place.error(credential.span().start, what));
+    }
+    let Some((program, arguments)) = command.get_ref().split_first() else {
+        return Err(place.error(at, "the command is empty"));
+    };
+    let program = find_program(program, base)
+        .ok_or_else(|| place.error(at, format!("there is no program {program:?}")))?;
+    let mut environment = Vec::new();
+    for (name, value) in &table.env {
+        let at = value.span().start;
+        let secret = match value.get_ref() {
+            EnvValue::Plain(text) => Secret::new(text.clone()),
+            EnvValue::From { from } => match source(from, base, place, at)? {
+                SecretSource::Fixed(secret) => secret,
+                SecretSource::File(path) => {
+                    Secret::new(super::read(&path)?.trim_end_matches(['\n', '\r']).to_owned())
+                }
+            },
+        };
+        environment.push((name.clone(), secret));
+    }
+    Ok(Reach::Stdio {
+        program,
+        arguments: arguments.to_vec(),
+        environment,
+        folder: table.folder.as_ref().map(|folder| base.join(folder)),
+        processes: table.processes.max(1),
+    })
+}
+
+/// A program with a slash in its name is looked for beside the configuration, any other on the
+/// server's own `PATH`; the child itself gets no environment but its own.
+fn find_program(program: &str, base: &Path) -> Option<PathBuf> {
+    if program.contains(std::path::is_separator) {
+        let path = std::path::absolute(base.join(program)).ok()?;
+        return path.is_file().then_some(path);
+    }
+    #[expect(clippy::disallowed_methods, reason = "config is where the environment is read")]
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+fn source(
+    text: &str,
+    base: &Path,
+    place: &Place<'_>,
+    at: usize,
+) -> Result<SecretSource, ConfigError> {
+    if let Some(name) = text.strip_prefix("env:") {
+        #[expect(clippy::disallowed_methods, reason = "config is where the environment is read")]
+        let value = std::env::var(name);
+        return value.map(|value| SecretSource::Fixed(Secret::new(value))).map_err(|_| {
+            place.error(at, format!("the environment variable {name} is not set, or not text"))
+        });
+    }
+    if let Some(path) = text.strip_prefix("file:") {
+        let path = base.join(path);
+        // Read at each use; a file that is not there now is a mistake to be told of now.
+        super::read(&path)?;
+        return Ok(SecretSource::File(path));
+    }
+    Err(place.error(at, "a secret comes from \"env:NAME\" or \"file:PATH\""))
+}

@@ -1,0 +1,93 @@
+//! Complaints point at the place.
+
+use super::*;
+
+const MINIMAL: &str = r#"[server]
+listen = "127.0.0.1:0"
+data_dir = "data"
+[[issuer]]
+name = "corp"
+url = "https://login.example.com"
+"#;
+
+fn load(text: &str) -> Result<Settings, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("policies")).unwrap();
+    std::fs::write(dir.path().join("token"), "s3cret\n").unwrap();
+    let path = dir.path().join("mcpx.toml");
+    std::fs::write(&path, text).unwrap();
+    Settings::load(&path)
+}
+
+/// The place and the words of a complaint.
+fn complaint(text: &str) -> (usize, usize, String) {
+    match load(text) {
+        Err(ConfigError::At { line, column, what, .. }) => (line, column, what),
+        Err(other) => panic!("not placed: {other}"),
+        Ok(_) => panic!("accepted: {text}"),
+    }
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let settings = load(MINIMAL).unwrap();
+    assert!(settings.data_dir.is_absolute() && settings.data_dir.ends_with("data"));
+    assert_eq!(settings.control.grant_ttl, Duration::from_secs(900));
+    assert!(settings.policies.is_empty());
+    let more = format!(
+        "{MINIMAL}[grants]\nttl = \"1h 30m\"\n[[connection]]\nname = \"a\"\nurl = \"https://x.example/mcp\"\n[connection.credential]\nheader = \"X-Key\"\nfrom = \"file:token\"\n"
+    );
+    let settings = load(&more).unwrap();
+    assert_eq!(settings.control.grant_ttl, Duration::from_secs(5400));
+    assert!(matches!(&settings.connections[0].reach, Reach::Http { credential: Some(_), .. }));
+}
+
+#[test]
+fn complaints_name_line_and_column() {
+    let (line, column, what) = complaint(&MINIMAL.replace("data_dir", "dta_dir"));
+    assert_eq!((line, column), (3, 1), "{what}");
+    assert!(what.contains("dta_dir"), "{what}");
+
+    let (line, column, what) = complaint(&MINIMAL.replace("127.0.0.1:0", "0.0.0.0:80"));
+    assert_eq!((line, column), (2, 10), "{what}");
+    assert!(what.contains("loopback"), "{what}");
+
+    let (line, _, what) = complaint(&format!("{MINIMAL}[grants]\nttl = \"soon\"\n"));
+    assert_eq!(line, 8, "{what}");
+
+    for (connection, at, word) in [
+        ("name = \"Bad Name\"\nurl = \"https://x.example\"", 8, "connection name"),
+        ("name = \"a\"", 7, "either url or command"),
+        ("name = \"a\"\nurl = \"http://db.internal/mcp\"", 9, "insecure_http"),
+        ("name = \"a\"\ncommand = [\"no-such-program-here\"]", 9, "no-such-program-here"),
+        ("name = \"a\"\ncommand = []", 9, "empty"),
+        ("name = \"a\"\nurl = \"https://u:p@x.example\"", 9, "password"),
+        (
+            "name = \"a\"\nurl = \"https://x.example\"\n[connection.credential]\nheader = \"K\"\nfrom = \"env:MCPX_TEST_UNSET\"",
+            12,
+            "MCPX_TEST_UNSET",
+        ),
+        (
+            "name = \"a\"\nurl = \"https://x.example\"\n[connection.credential]\nheader = \"K\"\nfrom = \"hunter2\"",
+            12,
+            "env:NAME",
+        ),
+    ] {
+        let (line, _, what) = complaint(&format!("{MINIMAL}[[connection]]\n{connection}\n"));
+        assert_eq!(line, at, "{what}");
+        assert!(what.contains(word), "{what}");
+        assert!(!what.contains("hunter2"), "a secret must not be quoted: {what}");
+    }
+    let twice = "[[connection]]\nname = \"a\"\nurl = \"https://x.example\"\n";
+    let (line, _, what) = complaint(&format!("{MINIMAL}{twice}{twice}"));
+    assert_eq!((line, what.as_str()), (11, "there are two connections named a"));
+    assert!(complaint(&MINIMAL.replace("[[issuer]]", "[other]")).2.contains("other"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let Err(error) = Settings::load(Path::new("/nonexistent/mcpx.toml")) else {
+        panic!("loaded a file that is not there");
+    };
+    assert!(error.to_string().contains("/nonexistent/mcpx.toml"));
+}

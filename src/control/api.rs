@@ -1,0 +1,334 @@
+//! The API that the command line uses. Every path needs a token (see [`super::session`]); what a
+//! caller sees is theirs, or everybody's for auditors and operators. Looking at a session is
+//! itself on record before anything is shown.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Control;
+use super::approvals::why_not;
+use super::error::ApiError;
+use super::session::ApiCaller;
+use crate::audit::{Entry, Record};
+use crate::evidence::replay;
+use crate::policy::Facts;
+use crate::store::approvals::ApprovalRow;
+use crate::store::grants::GrantRow;
+use crate::store::index::SessionRow;
+use crate::types::{ApprovalId, GrantId, SessionId, Subject, SubjectId};
+
+/// Rows in one answer.
+const MOST: u32 = 500;
+const USUAL: u32 = 50;
+
+/// The API's routes, below `/api`.
+pub fn router() -> Router<Arc<Control>> {
+    Router::new()
+        .route("/me", get(me))
+        .route("/connections", get(connections))
+        .route("/approvals", get(approvals))
+        .route("/approvals/{id}", get(approval).post(decide))
+        .route("/grants", get(grants_list))
+        .route("/grants/{id}/revoke", post(revoke))
+        .route("/sessions", get(sessions))
+        .route("/sessions/{id}", get(session))
+        .route("/log/{*path}", get(log))
+}
+
+type Answer = Result<Json<Value>, ApiError>;
+type Shared = State<Arc<Control>>;
+
+async fn me(State(control): Shared, ApiCaller(subject): ApiCaller) -> Answer {
+    Ok(Json(json!({
+        "id": subject.id,
+        "label": subject.label(),
+        "issuer": subject.identity.issuer,
+        "groups": subject.identity.groups,
+        "auditor": control.is_auditor(&subject),
+        "operator": control.is_operator(&subject),
+    })))
+}
+
+async fn connections(State(control): Shared, ApiCaller(subject): ApiCaller) -> Answer {
+    let policies = control.policies.load();
+    let facts =
+        Facts { now: control.clock.now(), source: None, grant_age_seconds: 0, reason: None };
+    let list: Vec<Value> = control
+        .connections
+        .iter()
+        .filter(|(name, _)| policies.may_connect(&subject, name, &facts).is_ok())
+        .map(|(name, info)| {
+            json!({
+                "name": name,
+                "description": info.description,
+                "transport": info.transport,
+                "url": format!("{}/mcp/{name}", control.public_url),
+            })
+        })
+        .collect();
+    Ok(Json(Value::from(list)))
+}
+
+#[derive(Deserialize)]
+struct ApprovalsQuery {
+    state: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn approvals(
+    State(control): Shared,
+    ApiCaller(subject): ApiCaller,
+    Query(query): Query<ApprovalsQuery>,
+) -> Answer {
+    let pending_only = match query.state.as_deref() {
+        None | Some("pending") => true,
+        Some("all") => false,
+        Some(other) => {
+            return Err(ApiError::bad_request(format!(
+                "state {other:?} is neither pending nor all"
+            )));
+        }
+    };
+    let limit = query.limit.unwrap_or(USUAL).min(MOST);
+    let rows = control.store.approvals(pending_only, control.clock.now(), limit).await?;
+    let mut list = Vec::new();
+    for row in rows {
+        if may_see_approval(&control, &subject, &row) {
+            list.push(show_approval(&control, &subject, &row).await?);
+        }
+    }
+    Ok(Json(Value::from(list)))
+}
+
+async fn approval(
+    State(control): Shared,
+    ApiCaller(subject): ApiCaller,
+    Path(id): Path<String>,
+) -> Answer {
+    let id = approval_id(&id)?;
+    let row = control.store.approval(&id).await?;
+    let row = row.filter(|row| may_see_approval(&control, &subject, row));
+    let row = row.ok_or_else(|| ApiError::not_found(format!("there is no approval {id}")))?;
+    Ok(Json(show_approval(&control, &subject, &row).await?))
+}
+
+#[derive(Deserialize)]
+struct Decision {
+    decision: String,
+    reason: Option<String>,
+}
+
+async fn decide(
+    State(control): Shared,
+    ApiCaller(subject): ApiCaller,
+    Path(id): Path<String>,
+    Json(decision): Json<Decision>,
+) -> Answer {
+    let id = approval_id(&id)?;
+    let yes = match decision.decision.as_str() {
+        "approve" => true,
+        "deny" => false,
+        other => {
+            let message = format!("decision {other:?} is neither approve nor deny");
+            return Err(ApiError::bad_request(message));
+        }
+    };
+    let reason = decision.reason.map(|reason| control.masker.text(&reason).0.into_owned());
+    let decided = control.approvals.decide(&id, &subject, yes, reason.as_deref()).await;
+    let row = on_record(&control, decided).await?;
+    Ok(Json(show_approval(&control, &subject, &row).await?))
+}
+
+fn may_see_approval(control: &Control, subject: &Subject, row: &ApprovalRow) -> bool {
+    row.subject == subject.id || control.is_auditor(subject) || super::in_any(subject, &row.groups)
+}
+
+async fn show_approval(
+    control: &Control,
+    subject: &Subject,
+    row: &ApprovalRow,
+) -> Result<Value, ApiError> {
+    let requester = control.store.label(&row.subject).await?;
+    let decided_by = match &row.decided_by {
+        None => None,
+        Some(by) => Some(person(control, by).await?),
+    };
+    let arguments: Value = serde_json::from_str(&row.arguments).unwrap_or(Value::Null);
+    let open = row.state == crate::store::approvals::ApprovalState::Pending;
+    let why_not = if open { why_not(row, subject, &requester) } else { None };
+    Ok(json!({
+        "id": row.id,
+        "state": row.state,
+        "requested_by": { "id": row.subject, "label": requester },
+        "connection": row.connection,
+        "session": row.session,
+        "action": row.action,
+        "tool": row.target,
+        "arguments": arguments,
+        "rule": row.rule,
+        "groups": row.groups,
+        "requested_at": row.requested_at,
+        "expires_at": row.expires_at,
+        "decided_by": decided_by,
+        "reason": row.reason,
+        "may_decide": open && why_not.is_none(),
+        "why_not": why_not,
+    }))
+}
+
+async fn grants_list(State(control): Shared, ApiCaller(subject): ApiCaller) -> Answer {
+    let everybody = control.is_operator(&subject) || control.is_auditor(&subject);
+    let of = (!everybody).then_some(&subject.id);
+    let now = control.clock.now();
+    let rows = control.store.grants(of, MOST).await?;
+    let list: Vec<Value> = rows.iter().map(|row| show_grant(row, now)).collect();
+    Ok(Json(Value::from(list)))
+}
+
+fn show_grant(row: &GrantRow, now: crate::types::Timestamp) -> Value {
+    let state = if row.revoked_at.is_some() {
+        "revoked"
+    } else if row.expires_at <= now {
+        "expired"
+    } else {
+        "active"
+    };
+    json!({
+        "id": row.id,
+        "session": row.session,
+        "subject": { "id": row.subject.id, "label": row.subject.label() },
+        "connection": row.connection,
+        "reason": row.reason,
+        "issued_at": row.issued_at,
+        "expires_at": row.expires_at,
+        "state": state,
+    })
+}
+
+async fn revoke(
+    State(control): Shared,
+    ApiCaller(subject): ApiCaller,
+    Path(id): Path<String>,
+) -> Answer {
+    let id: GrantId = id.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+    let missing = || ApiError::not_found(format!("there is no grant {id} that you may revoke"));
+    let row = control.store.grant(&id).await?;
+    let allowed = |row: &GrantRow| row.subject.id == subject.id || control.is_operator(&subject);
+    let Some(row) = row.filter(allowed) else {
+        let refusal = Err(missing().of(&subject.id));
+        return on_record(&control, refusal).await;
+    };
+    let now = control.clock.now();
+    if row.revoked_at.is_none() {
+        let record = Record::GrantRevoked { grant: id.clone(), by: subject.id.clone() };
+        control.recorder.append(Entry { record, body: None }).await?;
+        control.grants.revoke(&id, &subject.id, now).await?;
+    }
+    let row = control.store.grant(&id).await?.ok_or_else(missing)?;
+    Ok(Json(show_grant(&row, now)))
+}
+
+#[derive(Deserialize)]
+struct SessionsQuery {
+    limit: Option<u32>,
+}
+
+async fn sessions(
+    State(control): Shared,
+    ApiCaller(subject): ApiCaller,
+    Query(query): Query<SessionsQuery>,
+) -> Answer {
+    control.index.up_to_date().await;
+    let of = (!control.is_auditor(&subject)).then_some(&subject.id);
+    let limit = query.limit.unwrap_or(USUAL).min(MOST);
+    let mut list = Vec::new();
+    for row in control.store.sessions(of, None, limit).await? {
+        list.push(show_session(&control, &row).await?);
+    }
+    Ok(Json(Value::from(list)))
+}
+
+async fn session(
+    State(control): Shared,
+    ApiCaller(subject): ApiCaller,
+    Path(id): Path<String>,
+) -> Answer {
+    let id: SessionId = id.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+    control.index.up_to_date().await;
+    let row = control.store.sessions(None, Some(&id), 1).await?.pop();
+    let allowed = |row: &SessionRow| row.subject == subject.id || control.is_auditor(&subject);
+    let Some(row) = row.filter(allowed) else {
+        let message = format!("there is no session {id} that you may see");
+        let refusal = Err(ApiError::not_found(message).of(&subject.id));
+        return on_record(&control, refusal).await;
+    };
+    let viewed = Record::Viewed { session: id.clone(), by: subject.id.clone() };
+    control.recorder.append(Entry { record: viewed, body: None }).await?;
+    let events = replay::replay(&control.store, &control.reader, &id)
+        .await
+        .map_err(|error| ApiError::internal(&error))?;
+    Ok(Json(json!({
+        "session": show_session(&control, &row).await?,
+        "events": events,
+        "checkpoint": control.recorder.checkpoint().note(),
+    })))
+}
+
+async fn show_session(control: &Control, row: &SessionRow) -> Result<Value, ApiError> {
+    Ok(json!({
+        "id": row.id,
+        "subject": person(control, &row.subject).await?,
+        "connection": row.connection,
+        "started_at": row.started_at,
+        "last_at": row.last_at,
+        "calls": row.calls,
+        "denied": row.denied,
+        "approved": row.approved,
+        "masked": row.masked,
+        "orphaned": row.orphaned,
+    }))
+}
+
+/// The published log: checkpoint and tiles, which hold ids and commitments and nobody's data.
+async fn log(
+    State(control): Shared,
+    ApiCaller(_subject): ApiCaller,
+    Path(path): Path<String>,
+) -> Result<Response, ApiError> {
+    if path == "checkpoint" {
+        control.recorder.publish().await?;
+    }
+    let published = control.reader.published(&path).map_err(|error| match error {
+        crate::audit::ReadError::Path { .. } => ApiError::bad_request(error.to_string()),
+        other => ApiError::internal(&other),
+    })?;
+    let bytes = published.ok_or_else(|| ApiError::not_found(format!("the log has no {path}")))?;
+    let kind =
+        if path == "checkpoint" { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+    Ok(([(CONTENT_TYPE, kind)], bytes).into_response())
+}
+
+async fn person(control: &Control, id: &SubjectId) -> Result<Value, ApiError> {
+    Ok(json!({ "id": id, "label": control.store.label(id).await? }))
+}
+
+fn approval_id(text: &str) -> Result<ApprovalId, ApiError> {
+    text.parse().map_err(|error| ApiError::bad_request(format!("{error}")))
+}
+
+/// Puts a refusal on record before its caller learns of it.
+async fn on_record<T>(control: &Control, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
+    if let Err(error) = &outcome
+        && (error.is_refusal() || error.subject.is_some())
+    {
+        control.recorder.append(error.entry(crate::audit::RefusalStage::Api)).await?;
+    }
+    outcome
+}

@@ -1,0 +1,340 @@
+//! The token endpoint: an identity token becomes a grant token (RFC 8693) that is bound to the
+//! caller's key (RFC 9449) and good for one resource (RFC 8707).
+//!
+//! A grant is on record before it exists, and exists before its token leaves.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, Form, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use jiff::SignedDuration;
+use serde::Deserialize;
+use serde_json::json;
+use url::Url;
+
+use super::Control;
+use super::error::ApiError;
+use crate::audit::{Entry, Record, RefusalStage};
+use crate::identity::dpop::{self, Thumbprint};
+use crate::identity::grant::{Confirmation, GrantClaims, GrantDetail, GrantKind};
+use crate::identity::{Fault, TokenError};
+use crate::policy::Facts;
+use crate::store::grants::GrantRow;
+use crate::types::{ConnectionName, GrantId, Secret, SessionId, Subject, Timestamp};
+
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+/// An API token's life, in seconds.
+const API_TTL: i64 = 300;
+/// A reason longer than this, in characters, is refused.
+const LONGEST_REASON: usize = 500;
+
+/// The form of a token exchange.
+#[derive(Deserialize)]
+pub struct ExchangeForm {
+    grant_type: String,
+    subject_token: Secret,
+    subject_token_type: String,
+    resource: String,
+    mcpx_reason: Option<String>,
+    mcpx_grant: Option<Secret>,
+}
+
+/// `POST /oauth/token`.
+pub async fn token(
+    State(control): State<Arc<Control>>,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    form: Result<Form<ExchangeForm>, axum::extract::rejection::FormRejection>,
+) -> Response {
+    let form = match form {
+        Ok(Form(form)) => form,
+        Err(error) => return ApiError::bad_request(error.body_text()).into_token_response(),
+    };
+    let source = peer.map(|axum::Extension(ConnectInfo(peer))| peer);
+    match control.exchange(form, &headers, source).await {
+        Ok(answer) => {
+            (StatusCode::OK, [("cache-control", "no-store")], Json(answer)).into_response()
+        }
+        Err(error) => {
+            if !error.status.is_server_error()
+                && let Err(error) =
+                    control.recorder.append(error.entry(RefusalStage::Exchange)).await
+            {
+                return ApiError::from(error).into_token_response();
+            }
+            error.into_token_response()
+        }
+    }
+}
+
+impl Control {
+    async fn exchange(
+        &self,
+        form: ExchangeForm,
+        headers: &HeaderMap,
+        source: Option<SocketAddr>,
+    ) -> Result<serde_json::Value, ApiError> {
+        if form.grant_type != TOKEN_EXCHANGE {
+            let message = format!("the grant type must be {TOKEN_EXCHANGE}");
+            let status = StatusCode::BAD_REQUEST;
+            return Err(ApiError::new(status, "unsupported_grant_type", "bad_request", message));
+        }
+        if form.subject_token_type != ID_TOKEN {
+            let message = format!("the subject token's type must be {ID_TOKEN}");
+            return Err(ApiError::bad_request(message));
+        }
+        let now = self.clock.now();
+        let key = self.key_of(headers, now)?;
+        let verified = self
+            .issuers
+            .verify(form.subject_token.expose(), now.as_second())
+            .await
+            .map_err(|error| refused_identity(&error))?;
+        let subject = self.store.subject(verified.identity, now).await?;
+        if form.resource == self.api_url() {
+            return self.api_token(subject, key, now).await;
+        }
+        let connection = self.connection_of(&form.resource).ok_or_else(|| {
+            let message = format!("there is no connection at {:?}", form.resource);
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_target", "connection_unknown", message)
+                .hint("`mcpx ls` lists the connections that you may use")
+                .of(&subject.id)
+        })?;
+        let reason = form.mcpx_reason.map(|reason| self.checked_reason(&reason)).transpose()?;
+        let facts = Facts {
+            now,
+            source: source.map(|peer| peer.ip()),
+            grant_age_seconds: 0,
+            reason: reason.clone(),
+        };
+        self.policies
+            .load()
+            .may_connect(&subject, &connection, &facts)
+            .map_err(|denial| ApiError::from(denial).of(&subject.id).at(&connection))?;
+        match form.mcpx_grant {
+            None => self.new_grant(subject, connection, key, reason, source, now).await,
+            Some(token) => self.renewed_grant(subject, connection, key, &token, now).await,
+        }
+    }
+
+    /// The key that the caller proves at this endpoint.
+    fn key_of(&self, headers: &HeaderMap, now: Timestamp) -> Result<Thumbprint, ApiError> {
+        let invalid = |code, message: String| {
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_dpop_proof", code, message)
+        };
+        let mut proofs = headers.get_all("dpop").iter();
+        let proof = proofs.next().filter(|_| proofs.next().is_none());
+        let proof = proof.and_then(|proof| proof.to_str().ok()).ok_or_else(|| {
+            invalid("dpop_missing", "exactly one DPoP proof is needed".to_owned())
+        })?;
+        let url = Url::parse(&format!("{}/oauth/token", self.public_url))
+            .map_err(|error| ApiError::internal(&error))?;
+        dpop::verify_proof(proof, "POST", &url, None, now.as_second(), &self.replay)
+            .map_err(|error| invalid(error.code(), error.to_string()))
+    }
+
+    fn connection_of(&self, resource: &str) -> Option<ConnectionName> {
+        let name = resource.strip_prefix(&self.public_url)?.strip_prefix("/mcp/")?;
+        name.parse().ok().filter(|name| self.connections.contains_key(name))
+    }
+
+    /// A reason as it may be kept: masked, and of bearable length.
+    fn checked_reason(&self, reason: &str) -> Result<String, ApiError> {
+        if reason.chars().count() > LONGEST_REASON {
+            let message = format!("a reason may have at most {LONGEST_REASON} characters");
+            return Err(ApiError::bad_request(message));
+        }
+        Ok(self.masker.text(reason).0.into_owned())
+    }
+
+    async fn api_token(
+        &self,
+        subject: Subject,
+        key: Thumbprint,
+        now: Timestamp,
+    ) -> Result<serde_json::Value, ApiError> {
+        let record =
+            Record::TokenIssued { subject: subject.id.clone(), audience: "api".to_owned() };
+        self.recorder.append(Entry { record, body: None }).await?;
+        let jti = GrantId::generate().map_err(|error| ApiError::internal(&error))?;
+        // Not a grant: the prefix would make it one.
+        let jti = jti.as_str().replace(GrantId::PREFIX, "api_");
+        let (issued, expires) = (now.as_second(), now.as_second() + API_TTL);
+        let detail = GrantDetail { kind: GrantKind::Api, session: None, connection: None };
+        let token = self.sign(&subject, self.api_url(), &jti, key, (issued, expires), detail)?;
+        self.sessions.add(jti, Arc::new(subject), expires, issued);
+        Ok(answer(&token, API_TTL, None))
+    }
+
+    async fn new_grant(
+        &self,
+        subject: Subject,
+        connection: ConnectionName,
+        key: Thumbprint,
+        reason: Option<String>,
+        source: Option<SocketAddr>,
+        now: Timestamp,
+    ) -> Result<serde_json::Value, ApiError> {
+        let internal = |error| ApiError::internal(&error);
+        let row = GrantRow {
+            id: GrantId::generate().map_err(internal)?,
+            session: SessionId::generate().map_err(internal)?,
+            thumbprint: key.as_str().to_owned(),
+            issued_at: now,
+            expires_at: later(now, self.settings.grant_ttl.min(self.settings.grant_max))?,
+            ends_at: later(now, self.settings.grant_max)?,
+            revoked_at: None,
+            reason,
+            subject,
+            connection,
+        };
+        let body = json!({
+            "subject": row.subject.identity,
+            "reason": row.reason,
+            "source": source.map(|peer| peer.ip()),
+            "key": row.thumbprint,
+        });
+        let record = Record::GrantIssued {
+            grant: row.id.clone(),
+            session: row.session.clone(),
+            subject: row.subject.id.clone(),
+            connection: row.connection.clone(),
+            expires: row.expires_at,
+        };
+        let entry = Entry { record, body: Some(body.to_string().into_bytes()) };
+        self.recorder.append(entry).await?;
+        self.grants.add(&row).await?;
+        self.grant_token(&row, key, row.expires_at, now)
+    }
+
+    async fn renewed_grant(
+        &self,
+        subject: Subject,
+        connection: ConnectionName,
+        key: Thumbprint,
+        token: &Secret,
+        now: Timestamp,
+    ) -> Result<serde_json::Value, ApiError> {
+        let over = |code, message: &str| {
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_grant", code, message)
+                .hint("connect again to ask for a new grant")
+                .of(&subject.id)
+                .at(&connection)
+        };
+        let audience = format!("{}/mcp/{connection}", self.public_url);
+        let claims = self
+            .verifier
+            .verify(token.expose(), &audience, now.as_second())
+            .map_err(|error| over(expired_or(&error), &error.to_string()))?;
+        let id = claims.grant().ok_or_else(|| over("grant_unknown", "this is not a grant"))?;
+        let row = self.store.grant(&id).await?;
+        let row = row.filter(|row| {
+            row.subject.id == subject.id
+                && row.connection == connection
+                && claims.cnf.jkt == key
+                && row.thumbprint == key.as_str()
+        });
+        let row = row.ok_or_else(|| over("grant_unknown", "this grant is not yours to renew"))?;
+        if row.revoked_at.is_some() {
+            return Err(over("grant_revoked", "the grant has been revoked"));
+        }
+        let expires = later(now, self.settings.grant_ttl)?.min(row.ends_at);
+        if row.ends_at <= now {
+            return Err(over("grant_expired", "the grant cannot be renewed any longer"));
+        }
+        let record =
+            Record::GrantRenewed { grant: id.clone(), subject: subject.id.clone(), expires };
+        self.recorder.append(Entry { record, body: None }).await?;
+        if !self.grants.renew(&id, expires, &subject).await? {
+            return Err(over("grant_revoked", "the grant has been revoked"));
+        }
+        self.grant_token(&row, key, expires, now)
+    }
+
+    fn grant_token(
+        &self,
+        row: &GrantRow,
+        key: Thumbprint,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<serde_json::Value, ApiError> {
+        let audience = format!("{}/mcp/{}", self.public_url, row.connection);
+        let detail = GrantDetail {
+            kind: GrantKind::Connection,
+            session: Some(row.session.clone()),
+            connection: Some(row.connection.clone()),
+        };
+        let life = (now.as_second(), expires.as_second());
+        let token = self.sign(&row.subject, audience, row.id.as_str(), key, life, detail)?;
+        Ok(answer(&token, life.1 - life.0, Some(row)))
+    }
+
+    fn sign(
+        &self,
+        subject: &Subject,
+        aud: String,
+        jti: &str,
+        key: Thumbprint,
+        (iat, exp): (i64, i64),
+        mcpx: GrantDetail,
+    ) -> Result<String, ApiError> {
+        let claims = GrantClaims {
+            iss: self.signer.issuer().to_owned(),
+            sub: subject.id.clone(),
+            aud,
+            exp,
+            iat,
+            jti: jti.to_owned(),
+            cnf: Confirmation { jkt: key },
+            mcpx,
+        };
+        self.signer.sign(&claims).map_err(|error| ApiError::internal(&error))
+    }
+}
+
+fn answer(token: &str, expires_in: i64, grant: Option<&GrantRow>) -> serde_json::Value {
+    json!({
+        "access_token": token,
+        "issued_token_type": ACCESS_TOKEN,
+        "token_type": "DPoP",
+        "expires_in": expires_in,
+        "mcpx_grant": grant.map(|grant| &grant.id),
+        "mcpx_session": grant.map(|grant| &grant.session),
+    })
+}
+
+fn later(now: Timestamp, by: std::time::Duration) -> Result<Timestamp, ApiError> {
+    SignedDuration::try_from(by)
+        .ok()
+        .and_then(|by| now.checked_add(by).ok())
+        .ok_or_else(|| ApiError::bad_request("the configured life of grants is beyond all time"))
+}
+
+fn expired_or(error: &TokenError) -> &'static str {
+    match error {
+        TokenError::Expired { .. } => "grant_expired",
+        other => other.code(),
+    }
+}
+
+fn refused_identity(error: &TokenError) -> ApiError {
+    let status = match error.fault() {
+        Fault::Caller => StatusCode::BAD_REQUEST,
+        Fault::Issuer => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let oauth = match error.fault() {
+        Fault::Caller => "invalid_grant",
+        Fault::Issuer => "temporarily_unavailable",
+    };
+    let refusal = ApiError::new(status, oauth, error.code(), error.to_string());
+    match error.fault() {
+        Fault::Caller => refusal.hint("run `mcpx login` again"),
+        Fault::Issuer => refusal,
+    }
+}

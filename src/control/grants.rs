@@ -1,0 +1,133 @@
+//! Grants that are in use: found fast for every call, renewed, revoked at once.
+//!
+//! The database holds them; this book holds those that were used since the server started, each
+//! with a watch that running streams follow. A revocation is durable in log and database before
+//! it is announced, and every stream under it ends on the announcement.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::gateway::ports::{GrantState, Grants, LiveGrant, PortError};
+use crate::store::grants::GrantRow;
+use crate::store::{Store, StoreError};
+use crate::types::{ConnectionName, GrantId, SessionId, Subject, SubjectId, Timestamp};
+
+/// The grants in use.
+pub struct GrantBook {
+    store: Store,
+    open: Mutex<HashMap<GrantId, Kept>>,
+}
+
+struct Kept {
+    live: LiveGrant,
+    announce: watch::Sender<GrantState>,
+}
+
+impl GrantBook {
+    /// An empty book over a database.
+    pub fn new(store: Store) -> Self {
+        Self { store, open: Mutex::default() }
+    }
+
+    /// Keeps a new grant.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the grant does not exist then.
+    pub async fn add(&self, row: &GrantRow) -> Result<(), StoreError> {
+        self.store.insert_grant(row).await?;
+        self.keep(row);
+        Ok(())
+    }
+
+    /// Renews a grant. Says whether it was still there to be renewed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn renew(
+        &self,
+        id: &GrantId,
+        expires_at: Timestamp,
+        subject: &Subject,
+    ) -> Result<bool, StoreError> {
+        let groups = &subject.identity.groups;
+        if !self.store.renew_grant(id, expires_at, groups).await? {
+            return Ok(false);
+        }
+        if let Some(kept) = self.lock().get_mut(id) {
+            // Calls from now on are judged by the groups that the issuer vouches for now.
+            kept.live.subject = Arc::new(subject.clone());
+            kept.announce.send_modify(|state| state.expires_at = expires_at);
+        }
+        Ok(true)
+    }
+
+    /// Revokes a grant and ends what runs under it. Says whether this was what ended it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoke(
+        &self,
+        id: &GrantId,
+        by: &SubjectId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let ended = self.store.revoke_grant(id, by, now).await?;
+        if let Some(kept) = self.lock().get(id) {
+            kept.announce.send_modify(|state| state.revoked = true);
+        }
+        Ok(ended)
+    }
+
+    /// Forgets the grants that are over, and gives their sessions, so that what upstreams keep
+    /// for them can be ended.
+    pub fn sweep(&self, now: Timestamp) -> Vec<(ConnectionName, SessionId)> {
+        let mut over = Vec::new();
+        self.lock().retain(|_, kept| {
+            let ended = kept.live.has_ended(now).is_some();
+            if ended {
+                over.push((kept.live.connection.clone(), kept.live.session.clone()));
+            }
+            !ended
+        });
+        over
+    }
+
+    fn keep(&self, row: &GrantRow) -> LiveGrant {
+        let mut open = self.lock();
+        let kept = open.entry(row.id.clone()).or_insert_with(|| {
+            let state =
+                GrantState { expires_at: row.expires_at, revoked: row.revoked_at.is_some() };
+            let (announce, state) = watch::channel(state);
+            let live = LiveGrant {
+                id: row.id.clone(),
+                session: row.session.clone(),
+                subject: Arc::new(row.subject.clone()),
+                connection: row.connection.clone(),
+                issued_at: row.issued_at,
+                reason: row.reason.clone(),
+                state,
+            };
+            Kept { live, announce }
+        });
+        kept.live.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<GrantId, Kept>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Grants for GrantBook {
+    fn find<'a>(&'a self, id: &'a GrantId) -> BoxFuture<'a, Result<Option<LiveGrant>, PortError>> {
+        Box::pin(async move {
+            if let Some(kept) = self.lock().get(id) {
+                return Ok(Some(kept.live.clone()));
+            }
+            let row = self.store.grant(id).await.map_err(|error| PortError(error.to_string()))?;
+            Ok(row.map(|row| self.keep(&row)))
+        })
+    }
+}

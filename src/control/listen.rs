@@ -1,0 +1,147 @@
+//! The listener: TCP, TLS by rustls where configured, HTTP/1.1 and HTTP/2, and an orderly end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
+
+use crate::audit::{Entry, Record, Recorder, RefusalStage};
+
+/// How long a client has for its TLS handshake.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a connection may be idle, and a request's head be on its way.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// Certificate or key that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM file cannot be read or holds nothing fitting.
+    #[error("cannot use {path}: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Certificate and key do not fit each other, or are of a kind that is not supported.
+    #[error("certificate and key cannot be used together")]
+    Pair(#[source] rustls::Error),
+}
+
+/// A TLS configuration from a certificate chain and its key, both PEM.
+///
+/// # Errors
+/// [`TlsError`], naming the file.
+pub fn tls(
+    certificate: &std::path::Path,
+    key: &std::path::Path,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let file = |path: &std::path::Path, why: String| TlsError::File {
+        path: path.display().to_string(),
+        why,
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| file(certificate, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(file(certificate, "it holds no certificate".to_owned()));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| file(key, error.to_string()))?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(TlsError::Pair)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Serves until `stop` is done, then lets running requests finish for `drain` at most.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    recorder: Recorder,
+    stop: impl Future<Output = ()>,
+    drain: Duration,
+) {
+    let acceptor = tls.map(TlsAcceptor::from);
+    let graceful = GracefulShutdown::new();
+    tokio::pin!(stop);
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most often: a pause lets some be closed.
+                    tracing::error!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = &mut stop => break,
+        };
+        let _delay_stays = stream.set_nodelay(true);
+        let (router, acceptor) = (router.clone(), acceptor.clone());
+        let (watcher, recorder) = (graceful.watcher(), recorder.clone());
+        tokio::spawn(async move {
+            match acceptor {
+                None => connection(stream, peer, router, watcher).await,
+                Some(acceptor) => {
+                    match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => connection(stream, peer, router, watcher).await,
+                        Ok(Err(_)) | Err(_) => refused_handshake(&recorder, peer).await,
+                    }
+                }
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some connections did not end in time and are cut");
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    router: Router,
+    watcher: Watcher,
+) {
+    let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.map(axum::body::Body::new)
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder.http2().timer(TokioTimer::new());
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    // A client that breaks off is the client's business.
+    let _broken_off = watcher.watch(serving.into_owned()).await;
+}
+
+async fn refused_handshake(recorder: &Recorder, peer: SocketAddr) {
+    tracing::info!(%peer, "a TLS handshake failed");
+    let record = Record::Refused {
+        stage: RefusalStage::Tls,
+        code: "tls_handshake".to_owned(),
+        subject: None,
+        connection: None,
+        session: None,
+    };
+    if let Err(error) = recorder.append(Entry { record, body: None }).await {
+        tracing::error!(%error, "a refused handshake could not be recorded");
+    }
+}

@@ -1,0 +1,403 @@
+//! What comes back: judged, filtered, masked, recorded, and only then released; a stream event by
+//! event.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::authenticate::Caller;
+use super::evidence::{Denied, OutEvent, Outbound, Trail, own_words};
+use super::refusal::Refusal;
+use super::respond::{Piece, Reply};
+use super::{Gateway, lists, unrecorded};
+use crate::audit::{Durable, Outcome};
+use crate::mask::Masked;
+use crate::mcp::sse::{self, Event};
+use crate::mcp::{Kind, Message, Origin, headers};
+use crate::policy::{Act, Call, Decision, Direction, Permit};
+use crate::upstream::{Answer, Body, Events, UpstreamError};
+
+/// Events on their way to a slow client before the upstream is no longer read.
+const IN_FLIGHT: usize = 4;
+
+/// A message of the server, after policy and masking.
+enum Judged {
+    /// It answers a request of the client.
+    Answer {
+        masked: Masked,
+        outcome: Outcome,
+        /// Whether it answers the very call whose stream it stands in.
+        is_final: bool,
+    },
+    /// The server's own request or notification, permitted. Its masked form is the call's.
+    OfServer(Box<Permit>),
+    /// The server's own message, denied: it goes nowhere.
+    Dropped(Box<Denied>),
+}
+
+/// Whether a stream goes on after an event.
+enum Flow {
+    On,
+    End,
+}
+
+impl Gateway {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        caller: Caller,
+        permit: Durable<Permit>,
+        answer: Result<Answer, UpstreamError>,
+    ) -> Reply {
+        let mut trail = Trail::of(permit.get().call());
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let refusal = Refusal::from(&error);
+                return self
+                    .own_answer(permit.get().call(), &trail, &refusal, failed(&error))
+                    .await;
+            }
+        };
+        trail.upstream_status = Some(answer.status.as_u16());
+        let call = permit.get().call();
+        let headers = match self.seal_session(&caller, answer.headers) {
+            Some(headers) => headers,
+            None => {
+                let refusal = Refusal::failed_closed("unsealable", "the session cannot be sealed");
+                return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
+            }
+        };
+        match answer.body {
+            Body::Empty => {
+                let outcome = Outcome::Accepted;
+                self.whole(trail.outbound(answer.status, headers, outcome, None)).await
+            }
+            Body::Message(raw) => match self.judge(&caller, call, raw) {
+                Ok(Judged::Answer { masked, outcome, .. }) => {
+                    let out = trail.outbound(answer.status, headers, outcome, Some(&masked));
+                    self.whole(out).await
+                }
+                Ok(Judged::OfServer(_) | Judged::Dropped(_)) => {
+                    let error = UpstreamError::NotMcp {
+                        status: answer.status.as_u16(),
+                        content_type: "a request instead of an answer".to_owned(),
+                    };
+                    let refusal = Refusal::from(&error);
+                    self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
+                }
+                Err(refusal) => {
+                    self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
+                }
+            },
+            Body::Stream(events) => {
+                let opened = trail.opened(answer.status, headers);
+                match self.recorder.record(opened).await {
+                    Err(error) => unrecorded(&error, true),
+                    Ok(opened) => {
+                        let (pieces, stream) = mpsc::channel(IN_FLIGHT);
+                        tokio::spawn(self.pump(caller, permit, trail, events, pieces));
+                        Reply::Stream(opened, stream)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Records a whole answer and gives the reply.
+    async fn whole(&self, outbound: Outbound) -> Reply {
+        match self.recorder.record(outbound).await {
+            Ok(outbound) => Reply::Whole(outbound),
+            Err(error) => unrecorded(&error, true),
+        }
+    }
+
+    /// Answers a call in the gateway's own name.
+    pub(super) async fn own_answer(
+        &self,
+        call: &Call,
+        trail: &Trail,
+        refusal: &Refusal,
+        outcome: Outcome,
+    ) -> Reply {
+        let id = call.message().and_then(Message::id);
+        let message = own_words(refusal, id, Some(call), &self.masker);
+        self.own_message(trail, refusal.status, &message, outcome).await
+    }
+
+    /// Answers with a message that the gateway made, which is masked like any other.
+    pub(super) async fn own_message(
+        &self,
+        trail: &Trail,
+        status: StatusCode,
+        message: &Bytes,
+        outcome: Outcome,
+    ) -> Reply {
+        let json = HeaderValue::from_static(headers::JSON);
+        let head = HeaderMap::from_iter([(axum::http::header::CONTENT_TYPE, json)]);
+        match self.masker.message(message) {
+            Ok(masked) => self.whole(trail.outbound(status, head, outcome, Some(&masked))).await,
+            Err(error) => {
+                tracing::error!(%error, "a message of the gateway itself could not be masked");
+                self.whole(trail.outbound(status, HeaderMap::new(), outcome, None)).await
+            }
+        }
+    }
+
+    /// The answer's headers, with the session id as the client may know it.
+    fn seal_session(&self, caller: &Caller, mut given: HeaderMap) -> Option<HeaderMap> {
+        if let Some(id) = given.remove(headers::SESSION_ID) {
+            let grant = &caller.grant;
+            let sealed = self.seal.seal(id.to_str().ok()?, &grant.subject.id, &grant.connection)?;
+            given.insert(headers::SESSION_ID, HeaderValue::from_str(&sealed).ok()?);
+        }
+        Some(given)
+    }
+
+    /// Judges one message of the server: an answer is filtered and masked; a message of the
+    /// server's own is a call in the other direction, decided like every call.
+    fn judge(&self, caller: &Caller, call: &Call, raw: Bytes) -> Result<Judged, Refusal> {
+        let message = Message::decode(raw, Origin::Server, &self.settings.limits)
+            .map_err(|error| Refusal::upstream_malformed(&error))?;
+        let Kind::Response { id, is_error } = message.kind() else {
+            let act = Act::Message(message);
+            let own = self.call(caller, Direction::ServerToClient, act)?;
+            return Ok(match self.decide(caller, own, None) {
+                Decision::Allow(permit) => Judged::OfServer(permit),
+                Decision::Deny(own, denial) => {
+                    let refusal = Refusal::from(&denial);
+                    Judged::Dropped(Box::new(Denied::new(&own, &refusal, &denial, &self.masker)))
+                }
+                Decision::NeedsApproval(need) => {
+                    let denial = crate::policy::Denial {
+                        rules: need.rules,
+                        reason: "a server's own message cannot wait for approval".to_owned(),
+                        policy: need.policy,
+                    };
+                    let refusal = Refusal::from(&denial);
+                    let denied = Denied::new(&need.call, &refusal, &denial, &self.masker);
+                    Judged::Dropped(Box::new(denied))
+                }
+            });
+        };
+        let asked = call.message().and_then(Message::id);
+        let is_final = asked.is_some() && (id.is_none() || id.as_ref() == asked);
+        let outcome = match (is_error, is_tool_error(&message)) {
+            (true, _) => Outcome::Error,
+            (false, true) => Outcome::ToolError,
+            (false, false) => Outcome::Result,
+        };
+        let policies = self.policies.load();
+        let facts = self.facts(caller);
+        let filtered = lists::filter(call.action(), &message, |target| {
+            policies.may_list(&caller.grant.subject, &caller.grant.connection, target, &facts)
+        })
+        .map_err(|error| Refusal::failed_closed("unreadable_list", error.to_string()))?;
+        let masked = self.masker.message(&filtered).map_err(|error| {
+            tracing::warn!(%error, "an answer could not be masked");
+            Refusal::failed_closed("unmaskable", "the answer cannot be masked")
+        })?;
+        Ok(Judged::Answer { masked, outcome, is_final })
+    }
+
+    /// Carries a stream to its end: each event is judged, masked, recorded and released by
+    /// itself, and the upstream is read no faster than the client reads.
+    ///
+    /// Ends when the upstream ends, the client leaves, the grant is over, or something cannot be
+    /// recorded; in each case the call's last record says so.
+    async fn pump(
+        self: Arc<Self>,
+        caller: Caller,
+        permit: Durable<Permit>,
+        trail: Trail,
+        mut events: Events,
+        out: mpsc::Sender<Piece>,
+    ) {
+        let mut grant = caller.grant.clone();
+        let over = grant.ended(&*self.clock);
+        tokio::pin!(over);
+        let mut answered = false;
+        loop {
+            let event = tokio::select! {
+                ended = &mut over => {
+                    let refusal = Refusal::ended(ended);
+                    self.stop(&permit, &trail, &refusal, Outcome::Expired, answered, &out).await;
+                    return;
+                }
+                () = out.closed() => {
+                    self.close(&trail, Outcome::Cancelled, answered).await;
+                    return;
+                }
+                event = events.next() => event,
+            };
+            match event {
+                None => {
+                    self.close(&trail, Outcome::StreamEnd, answered).await;
+                    return;
+                }
+                Some(Err(error)) => {
+                    let refusal = Refusal::from(&error);
+                    self.stop(&permit, &trail, &refusal, failed(&error), answered, &out).await;
+                    return;
+                }
+                Some(Ok(event)) => {
+                    match self.release(&caller, &permit, &trail, &event, &mut answered, &out).await
+                    {
+                        Flow::On => {}
+                        Flow::End => return,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn release(
+        &self,
+        caller: &Caller,
+        permit: &Durable<Permit>,
+        trail: &Trail,
+        event: &Event,
+        answered: &mut bool,
+        out: &mpsc::Sender<Piece>,
+    ) -> Flow {
+        let call = permit.get().call();
+        let fail = async |refusal: Refusal, answered: bool| {
+            let outcome = Outcome::UpstreamFailed;
+            self.stop(permit, trail, &refusal, outcome, answered, out).await;
+            Flow::End
+        };
+        // A comment is a sign of life; what it says is nobody's business.
+        if event.is_filler() {
+            return sent(out.send(Piece::KeepAlive).await);
+        }
+        if !event.exact {
+            let error = UpstreamError::BrokeOff { why: "an event is not UTF-8".to_owned() };
+            return fail(Refusal::from(&error), *answered).await;
+        }
+        let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
+        let out_event = match data {
+            // A priming event: only its id and retry matter.
+            None => {
+                let frame = frame(event, event.data.as_deref());
+                trail.event(frame, Outcome::StreamEvent, false, None)
+            }
+            Some(data) => {
+                let raw = Bytes::copy_from_slice(data.as_bytes());
+                match self.judge(caller, call, raw) {
+                    Err(refusal) => return fail(refusal, *answered).await,
+                    Ok(Judged::Answer { masked, outcome, is_final }) => {
+                        let frame = frame(event, std::str::from_utf8(masked.bytes()).ok());
+                        let last = is_final && !*answered;
+                        *answered |= is_final;
+                        trail.event(frame, outcome, last, Some(&masked))
+                    }
+                    Ok(Judged::OfServer(permit)) => {
+                        let shown = std::str::from_utf8(&permit.call().shown).ok();
+                        OutEvent::of_server(&permit, frame(event, shown))
+                    }
+                    Ok(Judged::Dropped(denied)) => {
+                        return match self.recorder.record(*denied).await {
+                            Ok(_) => Flow::On,
+                            Err(error) => broken(&error, out).await,
+                        };
+                    }
+                }
+            }
+        };
+        match self.recorder.record(out_event).await {
+            Ok(recorded) => sent(out.send(Piece::Event(recorded)).await),
+            Err(error) => broken(&error, out).await,
+        }
+    }
+
+    /// Ends a stream in the gateway's own name: whoever still waits for an answer gets one.
+    async fn stop(
+        &self,
+        permit: &Durable<Permit>,
+        trail: &Trail,
+        refusal: &Refusal,
+        outcome: Outcome,
+        answered: bool,
+        out: &mpsc::Sender<Piece>,
+    ) {
+        let call = permit.get().call();
+        if answered || !call.is_request() {
+            self.close(trail, outcome, answered).await;
+            return;
+        }
+        match self.own_answer(call, trail, refusal, outcome).await {
+            Reply::Whole(outbound) => {
+                let _client_left = out.send(Piece::Whole(outbound)).await;
+            }
+            _ => {
+                let _client_left = out.send(Piece::Broken).await;
+            }
+        }
+    }
+
+    /// Records how a call ended of which nothing more goes to the client.
+    pub(super) async fn close(&self, trail: &Trail, outcome: Outcome, answered: bool) {
+        if answered {
+            return;
+        }
+        // Without this record the call is found as orphaned at the next start, which is true.
+        if let Err(error) = self.recorder.append(trail.ended(outcome)).await {
+            tracing::error!(%error, "the end of a call could not be recorded");
+        }
+    }
+}
+
+async fn broken(error: &crate::audit::RecordError, out: &mpsc::Sender<Piece>) -> Flow {
+    tracing::error!(%error, "the audit log cannot be written; a stream is cut");
+    let _client_left = out.send(Piece::Broken).await;
+    Flow::End
+}
+
+/// A client that left is noticed by the loop, which then records it.
+fn sent<E>(_outcome: Result<(), E>) -> Flow {
+    Flow::On
+}
+
+fn failed(_error: &UpstreamError) -> Outcome {
+    Outcome::UpstreamFailed
+}
+
+fn is_tool_error(message: &Message) -> bool {
+    #[derive(serde::Deserialize)]
+    struct ToolResult {
+        #[serde(default, rename = "isError")]
+        is_error: bool,
+    }
+    message
+        .result()
+        .and_then(|result| serde_json::from_str::<ToolResult>(result).ok())
+        .is_some_and(|result| result.is_error)
+}
+
+/// The event again, with other data: its name, id and retry stay; comments and unknown fields,
+/// which nobody can mask, do not.
+fn frame(event: &Event, data: Option<&str>) -> Bytes {
+    let mut text = String::new();
+    if let Some(retry) = event.retry {
+        text.push_str(&format!("retry: {retry}\n"));
+    }
+    match data {
+        Some(data) => {
+            let mut bytes = text.into_bytes();
+            bytes.extend_from_slice(&sse::encode(
+                event.event.as_deref(),
+                event.id.as_deref(),
+                data,
+            ));
+            bytes.into()
+        }
+        None => {
+            if let Some(id) = &event.id {
+                text.push_str(&format!("id: {id}\n"));
+            }
+            text.push('\n');
+            text.into()
+        }
+    }
+}

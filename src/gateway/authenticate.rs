@@ -1,0 +1,161 @@
+//! Who calls: a live grant for this connection, and proof that the caller holds its key.
+//!
+//! Implements the protected resource's part of RFC 9449 (section 7): `Authorization: DPoP`, a
+//! proof for this method and URL bound to the token, single use.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::ConnectInfo;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+use url::Url;
+
+use super::Gateway;
+use super::evidence::Refused;
+use super::ports::LiveGrant;
+use super::refusal::{Refusal, connection_name};
+use crate::identity::dpop;
+use crate::mcp::headers;
+use crate::types::SubjectId;
+use crate::upstream::Upstream;
+
+/// An authenticated caller of one connection.
+pub(super) struct Caller {
+    pub(super) grant: LiveGrant,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) source: Option<IpAddr>,
+    /// The request's headers, of which the upstream gets those that MCP passes on.
+    pub(super) headers: HeaderMap,
+    /// The upstream's own session id, unsealed.
+    pub(super) protocol_session: Option<String>,
+}
+
+impl Caller {
+    /// A refusal after authentication, which can name who was refused.
+    pub(super) fn refused(&self, refusal: Refusal) -> Refused {
+        Refused {
+            refusal,
+            subject: Some(self.grant.subject.id.clone()),
+            connection: Some(self.grant.connection.clone()),
+            session: Some(self.grant.session.clone()),
+            source: self.source,
+        }
+    }
+
+    /// Whether the client takes an event stream for an answer.
+    pub(super) fn takes_stream(&self) -> bool {
+        self.headers
+            .get_all(axum::http::header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|accept| accept.contains(headers::EVENT_STREAM))
+    }
+}
+
+impl Gateway {
+    pub(super) async fn authenticate(
+        &self,
+        connection: &str,
+        head: &Parts,
+    ) -> Result<Caller, Refused> {
+        let source =
+            head.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        let mut known = Known { source, ..Known::default() };
+        match self.caller(connection, head, &mut known).await {
+            Ok(caller) => Ok(caller),
+            Err(refusal) => Err(Refused {
+                refusal,
+                subject: known.subject,
+                connection: known.connection,
+                session: known.session,
+                source,
+            }),
+        }
+    }
+
+    async fn caller(
+        &self,
+        connection: &str,
+        head: &Parts,
+        known: &mut Known,
+    ) -> Result<Caller, Refusal> {
+        let name = connection_name(connection)?;
+        let url = format!("{}/mcp/{name}", self.public_url);
+        let now = self.clock.now();
+
+        let token = dpop_token(&head.headers)?;
+        let claims = self
+            .verifier
+            .verify(token, &url, now.as_second())
+            .map_err(|error| Refusal::from(&error))?;
+        known.subject = Some(claims.sub.clone());
+        let proof = single(&head.headers, "dpop")
+            .ok_or_else(|| Refusal::from(&dpop::DpopError::Malformed("no DPoP header")))?;
+        // The token is genuine, so its URL is ours and parses.
+        let target = Url::parse(&url).map_err(|_| Refusal::no_connection(connection))?;
+        let now_seconds = now.as_second();
+        let method = head.method.as_str();
+        let key =
+            dpop::verify_proof(proof, method, &target, Some(token), now_seconds, &self.replay)
+                .map_err(|error| Refusal::from(&error))?;
+        if key != claims.cnf.jkt {
+            return Err(Refusal::from(&dpop::DpopError::OtherKey));
+        }
+
+        // Only who has a genuine token learns which connections exist.
+        let upstream =
+            self.connections.get(&name).ok_or_else(|| Refusal::no_connection(connection))?;
+        known.connection = Some(name.clone());
+        let grant = claims.grant().ok_or_else(Refusal::unknown_grant)?;
+        let grant = self.grants.find(&grant).await.map_err(|error| Refusal::from(&error))?;
+        let grant = grant
+            .filter(|grant| grant.connection == name && grant.subject.id == claims.sub)
+            .ok_or_else(Refusal::unknown_grant)?;
+        known.session = Some(grant.session.clone());
+        if let Some(ended) = grant.has_ended(now) {
+            return Err(Refusal::ended(ended));
+        }
+        if !matches!(head.method, Method::POST | Method::GET | Method::DELETE) {
+            return Err(Refusal::method_not_allowed());
+        }
+
+        let protocol_session = match head.headers.get(headers::SESSION_ID) {
+            None => None,
+            Some(sealed) => {
+                let sealed = sealed.to_str().unwrap_or_default();
+                Some(self.seal.open(sealed, &grant.subject.id, &name)?)
+            }
+        };
+        Ok(Caller {
+            grant,
+            upstream: Arc::clone(upstream),
+            source: known.source,
+            headers: head.headers.clone(),
+            protocol_session,
+        })
+    }
+}
+
+/// What is known of a caller by the time they are refused.
+#[derive(Default)]
+struct Known {
+    source: Option<IpAddr>,
+    subject: Option<SubjectId>,
+    connection: Option<crate::types::ConnectionName>,
+    session: Option<crate::types::SessionId>,
+}
+
+fn dpop_token(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let value = single(headers, AUTHORIZATION.as_str()).ok_or_else(Refusal::no_token)?;
+    let (scheme, token) = value.split_once(' ').ok_or_else(Refusal::no_token)?;
+    if scheme.eq_ignore_ascii_case("dpop") { Ok(token.trim()) } else { Err(Refusal::no_token()) }
+}
+
+/// A header's value, if it is there exactly once.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() { None } else { value.to_str().ok() }
+}

@@ -1,0 +1,100 @@
+//! What is called: one strict message, or one of the two acts of the transport without one.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+
+use super::Gateway;
+use super::authenticate::Caller;
+use super::refusal::Refusal;
+use crate::mcp::{Message, Origin, headers};
+use crate::policy::{Act, Call, Direction, Target};
+use crate::types::CallId;
+
+impl Gateway {
+    pub(super) async fn decode(
+        &self,
+        caller: &Caller,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Call, Refusal> {
+        let act = match head.method {
+            Method::GET => Act::Listen,
+            Method::DELETE => Act::End,
+            _ => {
+                let limit = self.settings.limits.bytes;
+                let bytes = Limited::new(body, limit)
+                    .collect()
+                    .await
+                    .map_err(|_too_long_or_broken| Refusal::body(limit))?
+                    .to_bytes();
+                let message = Message::decode(bytes, Origin::Client, &self.settings.limits)
+                    .map_err(|error| Refusal::from(&error))?;
+                Act::Message(message)
+            }
+        };
+        let call = self.call(caller, Direction::ClientToServer, act)?;
+        check_mirrored_headers(&head.headers, &call)?;
+        Ok(call)
+    }
+
+    /// Makes the call of an act, with the masked form that records and approvers may see.
+    pub(super) fn call(
+        &self,
+        caller: &Caller,
+        direction: Direction,
+        act: Act,
+    ) -> Result<Call, Refusal> {
+        let shown = match &act {
+            Act::Message(message) => self
+                .masker
+                .message(message.raw())
+                .map_err(|error| {
+                    tracing::warn!(%error, "a message could not be masked");
+                    Refusal::failed_closed("unmaskable", "the message cannot be masked")
+                })?
+                .bytes()
+                .clone(),
+            Act::Listen | Act::End => Bytes::new(),
+        };
+        let id = CallId::generate()
+            .map_err(|_| Refusal::failed_closed("no_randomness", "no call id can be made"))?;
+        let mut call = Call::new(
+            id,
+            caller.grant.session.clone(),
+            Arc::clone(&caller.grant.subject),
+            caller.grant.connection.clone(),
+            direction,
+            act,
+        )
+        .map_err(|error| Refusal::from(&error))?;
+        call.source = caller.source;
+        call.shown = shown;
+        Ok(call)
+    }
+}
+
+/// A mirrored header that is there must say what the body says: intermediaries decide by the
+/// header, servers by the body (MCP 2026-07-28 `basic/transports/streamable-http`).
+fn check_mirrored_headers(given: &HeaderMap, call: &Call) -> Result<(), Refusal> {
+    let Some(message) = call.message() else { return Ok(()) };
+    let named = match call.target() {
+        Target::Connection => None,
+        Target::Tool(name) | Target::Prompt(name) | Target::Resource(name) => Some(name.as_str()),
+    };
+    for (header, expected) in [(headers::METHOD, message.method()), (headers::NAME, named)] {
+        for value in given.get_all(header) {
+            let value = value.to_str().ok().and_then(|value| headers::decode_value(value).ok());
+            // A name where the body names nothing that we know of is not ours to judge.
+            let Some(expected) = expected else { continue };
+            if value.as_deref() != Some(expected) {
+                return Err(Refusal::header_mismatch(header));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! What the records say of each thing that passes the gateway.
+//!
+//! Leaves hold ids and words of ours; whatever a person wrote stands in the body, masked.
+
+use std::net::IpAddr;
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::refusal::Refusal;
+use crate::audit::{Entry, Evidence, Outcome, Record, Shape, Verdict};
+use crate::mask::{Masked, Masker};
+use crate::mcp::{Id, Kind};
+use crate::policy::{Act, Call, Denial, Need, Permit};
+use crate::types::{ApprovalId, ConnectionName, SessionId, SubjectId};
+
+/// The body of a call's record.
+#[derive(Serialize)]
+struct CallBody<'a> {
+    action: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a RawValue>,
+}
+
+fn call_entry(
+    call: &Call,
+    decision: Verdict,
+    rules: &[String],
+    approval: Option<&ApprovalId>,
+    policy: &str,
+    reason: Option<&str>,
+) -> Entry {
+    let shape = match &call.act {
+        Act::Message(message) => match message.kind() {
+            Kind::Request { .. } => Shape::Request,
+            Kind::Notification { .. } => Shape::Notification,
+            Kind::Response { .. } => Shape::Response,
+        },
+        Act::Listen | Act::End => Shape::Request,
+    };
+    let body = CallBody {
+        action: call.action(),
+        target: call.target().name(),
+        source: call.source,
+        reason,
+        message: serde_json::from_slice(&call.shown).ok(),
+    };
+    Entry {
+        record: Record::Call {
+            call: call.id.clone(),
+            session: call.session.clone(),
+            subject: call.subject.id.clone(),
+            connection: call.connection.clone(),
+            direction: call.direction,
+            shape,
+            method: Some(call.action().to_owned()),
+            decision,
+            rules: rules.to_vec(),
+            approval: approval.cloned(),
+            policy: policy.to_owned(),
+            forwarded: decision == Verdict::Allow,
+        },
+        body: serde_json::to_vec(&body).ok(),
+    }
+}
+
+impl Evidence for Permit {
+    fn entry(&self) -> Entry {
+        let approval = self.approval();
+        call_entry(self.call(), Verdict::Allow, self.rules(), approval, self.policy(), None)
+    }
+}
+
+/// A call that policy denied, with the answer that its caller gets.
+pub(super) struct Denied {
+    pub(super) status: StatusCode,
+    /// The answer; nothing where nobody waits for one.
+    pub(super) answer: Option<Bytes>,
+    entry: Entry,
+}
+
+impl Denied {
+    pub(super) fn new(call: &Call, refusal: &Refusal, denial: &Denial, masker: &Masker) -> Self {
+        let reason = Some(refusal.message.as_str());
+        let entry = call_entry(call, Verdict::Deny, &denial.rules, None, &denial.policy, reason);
+        let id = call.message().and_then(|message| message.id());
+        let answer = answers(call).then(|| own_words(refusal, id, Some(call), masker));
+        // A notification that is denied is accepted and goes nowhere, as one that a server
+        // ignores; a refused stream is refused by its status.
+        let status = match (&call.act, call.is_request()) {
+            (Act::Message(_), true) => refusal.status,
+            (Act::Message(_), false) => StatusCode::ACCEPTED,
+            (Act::Listen | Act::End, _) => StatusCode::FORBIDDEN,
+        };
+        Self { status, answer, entry }
+    }
+}
+
+/// Whether anybody waits for an answer to the call.
+fn answers(call: &Call) -> bool {
+    call.is_request() || call.message().is_none()
+}
+
+impl Evidence for Denied {
+    fn entry(&self) -> Entry {
+        self.entry.clone()
+    }
+}
+
+/// A call that waits for a person; its record stands before the first byte of the wait.
+pub(super) struct Waiting {
+    entry: Entry,
+}
+
+impl Waiting {
+    pub(super) fn new(need: &Need, approval: &ApprovalId) -> Self {
+        let verdict = Verdict::NeedsApproval;
+        Self {
+            entry: call_entry(&need.call, verdict, &need.rules, Some(approval), &need.policy, None),
+        }
+    }
+}
+
+impl Evidence for Waiting {
+    fn entry(&self) -> Entry {
+        self.entry.clone()
+    }
+}
+
+/// Somebody turned away before a call came about.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) subject: Option<SubjectId>,
+    pub(super) connection: Option<ConnectionName>,
+    pub(super) session: Option<SessionId>,
+    pub(super) source: Option<IpAddr>,
+}
+
+impl Evidence for Refused {
+    fn entry(&self) -> Entry {
+        #[derive(Serialize)]
+        struct RefusedBody<'a> {
+            message: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            source: Option<IpAddr>,
+        }
+        let body = RefusedBody { message: &self.refusal.message, source: self.source };
+        Entry {
+            record: Record::Refused {
+                stage: self.refusal.stage,
+                code: self.refusal.code.to_owned(),
+                subject: self.subject.clone(),
+                connection: self.connection.clone(),
+                session: self.session.clone(),
+            },
+            body: serde_json::to_vec(&body).ok(),
+        }
+    }
+}
+
+/// A whole answer, masked, on its way to the client.
+pub(super) struct Outbound {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Bytes>,
+    entry: Entry,
+}
+
+/// One event of a stream, masked, on its way to the client.
+pub(super) struct OutEvent {
+    pub(super) frame: Bytes,
+    entry: Entry,
+}
+
+/// How the answer to one call is recorded.
+#[derive(Clone)]
+pub(super) struct Trail {
+    pub(super) call: crate::types::CallId,
+    pub(super) session: SessionId,
+    pub(super) upstream_status: Option<u16>,
+}
+
+impl Trail {
+    pub(super) fn of(call: &Call) -> Self {
+        Self { call: call.id.clone(), session: call.session.clone(), upstream_status: None }
+    }
+
+    fn entry(&self, outcome: Outcome, last: bool, body: Option<&Masked>) -> Entry {
+        Entry {
+            record: Record::Response {
+                call: self.call.clone(),
+                session: self.session.clone(),
+                outcome,
+                findings: body.map(Masked::counts).unwrap_or_default(),
+                upstream_status: self.upstream_status,
+                last,
+            },
+            body: body.map(|masked| masked.bytes().to_vec()),
+        }
+    }
+
+    /// A whole answer.
+    pub(super) fn outbound(
+        &self,
+        status: StatusCode,
+        headers: HeaderMap,
+        outcome: Outcome,
+        body: Option<&Masked>,
+    ) -> Outbound {
+        let entry = self.entry(outcome, true, body);
+        Outbound { status, headers, body: body.map(|masked| masked.bytes().clone()), entry }
+    }
+
+    /// The head of a stream, of which nothing but status and headers is known yet.
+    pub(super) fn opened(&self, status: StatusCode, headers: HeaderMap) -> Outbound {
+        let entry = self.entry(Outcome::Accepted, false, None);
+        Outbound { status, headers, body: None, entry }
+    }
+
+    /// One event of a stream.
+    pub(super) fn event(
+        &self,
+        frame: Bytes,
+        outcome: Outcome,
+        last: bool,
+        body: Option<&Masked>,
+    ) -> OutEvent {
+        OutEvent { frame, entry: self.entry(outcome, last, body) }
+    }
+
+    /// The end of a call of which nothing more goes to the client.
+    pub(super) fn ended(&self, outcome: Outcome) -> Entry {
+        self.entry(outcome, true, None)
+    }
+}
+
+impl OutEvent {
+    /// A server's own message, permitted and masked: its record is the call's, not a response's.
+    pub(super) fn of_server(permit: &Permit, frame: Bytes) -> Self {
+        Self { frame, entry: permit.entry() }
+    }
+}
+
+impl Evidence for Outbound {
+    fn entry(&self) -> Entry {
+        self.entry.clone()
+    }
+}
+
+impl Evidence for OutEvent {
+    fn entry(&self) -> Entry {
+        self.entry.clone()
+    }
+}
+
+/// A refusal as the JSON-RPC error that a client gets, masked like everything else.
+pub(super) fn own_words(
+    refusal: &Refusal,
+    id: Option<&Id>,
+    call: Option<&Call>,
+    masker: &Masker,
+) -> Bytes {
+    let message = refusal.to_message(id, call.map(|call| &call.id));
+    masker.message(&message).map_or_else(
+        |_| {
+            let id = id.map_or("null", Id::as_json);
+            let code = refusal.rpc;
+            Bytes::from(format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"refused"}}}}"#
+            ))
+        },
+        |masked| masked.bytes().clone(),
+    )
+}

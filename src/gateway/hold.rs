@@ -1,0 +1,206 @@
+//! Waiting for a person. A client never just hangs: while it waits it gets signs of life and, if
+//! it asked for progress, what it waits for; past the configured wait it gets an answer that
+//! names the open approval. The approval is bound to the canonical call, so the same call made
+//! later passes once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::authenticate::Caller;
+use super::evidence::{Denied, Trail, Waiting};
+use super::ports::Answer;
+use super::refusal::Refusal;
+use super::respond::{Piece, Reply};
+use super::{Gateway, unrecorded};
+use crate::audit::Outcome;
+use crate::mcp::{Message, sse};
+use crate::policy::{Decision, Denial, Need};
+use crate::types::{ApprovalId, Timestamp};
+
+impl Gateway {
+    pub(super) async fn hold(self: Arc<Self>, caller: Caller, need: Need) -> Reply {
+        if !need.call.is_request() {
+            // Nobody waits for the outcome of a notification, so nobody is asked about it.
+            let denial = Denial {
+                rules: need.rules,
+                reason: "only a request can wait for approval".to_owned(),
+                policy: need.policy,
+            };
+            let refusal = Refusal::from(&denial);
+            return self.deny(Denied::new(&need.call, &refusal, &denial, &self.masker)).await;
+        }
+        let trail = Trail::of(&need.call);
+        let approval = match self.approvals.ask(&need).await {
+            Ok(approval) => approval,
+            Err(error) => return self.refuse(caller.refused(Refusal::from(&error))).await,
+        };
+        let waiting = match self.recorder.record(Waiting::new(&need, &approval)).await {
+            Ok(waiting) => waiting,
+            Err(error) => return unrecorded(&error, false),
+        };
+        let until = self.until(self.settings.approval_wait);
+        if !caller.takes_stream() {
+            return self.settle(caller, need, approval, trail, until).await;
+        }
+        let (pieces, stream) = mpsc::channel(4);
+        tokio::spawn(self.hold_open(caller, need, approval, trail, until, pieces));
+        Reply::Held(waiting, stream)
+    }
+
+    fn until(&self, wait: Duration) -> Timestamp {
+        let now = self.clock.now();
+        now.checked_add(wait).unwrap_or(now)
+    }
+
+    /// Keeps a stream alive while the call waits, then carries its answer into the stream.
+    async fn hold_open(
+        self: Arc<Self>,
+        caller: Caller,
+        need: Need,
+        approval: ApprovalId,
+        trail: Trail,
+        until: Timestamp,
+        out: mpsc::Sender<Piece>,
+    ) {
+        let progress = need.call.message().and_then(progress_token);
+        let rule = need.rules.join(", ");
+        let settling =
+            Arc::clone(&self).settle(caller, need, approval.clone(), trail.clone(), until);
+        tokio::pin!(settling);
+        let mut ticks = tokio::time::interval(self.settings.keep_alive);
+        let mut step = 0u64;
+        let reply = loop {
+            tokio::select! {
+                reply = &mut settling => break reply,
+                () = out.closed() => {
+                    // The request stays open: whoever makes the call again finds it.
+                    self.close(&trail, Outcome::Cancelled, false).await;
+                    return;
+                }
+                _ = ticks.tick() => {
+                    let piece = match &progress {
+                        None => Piece::KeepAlive,
+                        Some(token) => {
+                            step += 1;
+                            self.progress(&trail, token, step, &approval, &rule).await
+                        }
+                    };
+                    let _seen_above = out.send(piece).await;
+                }
+            }
+        };
+        relay(reply, &out).await;
+    }
+
+    /// Waits for the answer, and acts on it.
+    async fn settle(
+        self: Arc<Self>,
+        caller: Caller,
+        need: Need,
+        approval: ApprovalId,
+        trail: Trail,
+        until: Timestamp,
+    ) -> Reply {
+        let mut grant = caller.grant.clone();
+        let answer = tokio::select! {
+            answer = self.approvals.answer(&approval, &need.call.id, until) => answer,
+            ended = grant.ended(&*self.clock) => {
+                let refusal = Refusal::ended(ended);
+                return self.own_answer(&need.call, &trail, &refusal, Outcome::Expired).await;
+            }
+        };
+        let (refusal, outcome) = match answer {
+            Ok(Answer::Yes(approved)) => {
+                // The grant and the policies may have changed while the approver thought.
+                return match self.decide(&caller, need.call, Some(&approved)) {
+                    Decision::Allow(permit) => Box::pin(self.pass(caller, *permit)).await,
+                    Decision::Deny(call, denial) => {
+                        let refusal = Refusal::from(&denial);
+                        self.deny(Denied::new(&call, &refusal, &denial, &self.masker)).await
+                    }
+                    Decision::NeedsApproval(need) => {
+                        let denial = Denial {
+                            rules: need.rules,
+                            reason: "the policies changed while this call waited".to_owned(),
+                            policy: need.policy,
+                        };
+                        let refusal = Refusal::from(&denial);
+                        let denied = Denied::new(&need.call, &refusal, &denial, &self.masker);
+                        self.deny(denied).await
+                    }
+                };
+            }
+            Ok(Answer::No { reason }) => {
+                (Refusal::rejected(approval, reason.as_deref(), &need.rules), Outcome::Denied)
+            }
+            Ok(Answer::Expired) => (Refusal::approval_expired(approval), Outcome::Expired),
+            Ok(Answer::Taken) => (Refusal::approval_taken(approval), Outcome::Expired),
+            Ok(Answer::Pending) => {
+                let refusal = Refusal::pending(approval, &need.groups, &need.rules);
+                let id = need.call.message().and_then(Message::id);
+                if let Some(id) = id.filter(|_| need.call.action() == "tools/call") {
+                    let message = refusal.to_tool_result(id);
+                    let outcome = Outcome::Expired;
+                    return self.own_message(&trail, refusal.status, &message, outcome).await;
+                }
+                (refusal, Outcome::Expired)
+            }
+            Err(error) => (Refusal::from(&error), Outcome::Expired),
+        };
+        self.own_answer(&need.call, &trail, &refusal, outcome).await
+    }
+
+    async fn progress(
+        &self,
+        trail: &Trail,
+        token: &str,
+        step: u64,
+        approval: &ApprovalId,
+        rule: &str,
+    ) -> Piece {
+        let text = json!(format!("waiting for approval {approval} (policy {rule})"));
+        let message = Bytes::from(format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{step},"message":{text}}}}}"#
+        ));
+        let Ok(masked) = self.masker.message(&message) else { return Piece::KeepAlive };
+        let Ok(text) = std::str::from_utf8(masked.bytes()) else { return Piece::KeepAlive };
+        let frame = sse::encode(None, None, text);
+        let event = trail.event(frame, Outcome::StreamEvent, false, Some(&masked));
+        match self.recorder.record(event).await {
+            Ok(event) => Piece::Event(event),
+            Err(error) => {
+                tracing::error!(%error, "the audit log cannot be written; a stream is cut");
+                Piece::Broken
+            }
+        }
+    }
+}
+
+/// Carries a reply into a stream that has begun.
+async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
+    let piece = match reply {
+        Reply::Whole(outbound) => Piece::Whole(outbound),
+        Reply::Denied(denied) => Piece::Denied(denied),
+        Reply::Stream(_head, mut pieces) => {
+            while let Some(piece) = pieces.recv().await {
+                if out.send(piece).await.is_err() {
+                    return;
+                }
+            }
+            return;
+        }
+        Reply::Held(..) | Reply::Refused(_) | Reply::Unrecorded { .. } => Piece::Broken,
+    };
+    let _client_left = out.send(piece).await;
+}
+
+/// The progress token as JSON text: a string or an integer.
+fn progress_token(message: &Message) -> Option<String> {
+    let params = message.params_value()?;
+    let token = params.get("_meta")?.get("progressToken")?;
+    (token.is_string() || token.is_i64() || token.is_u64()).then(|| token.to_string())
+}

@@ -1,0 +1,131 @@
+//! What the data path needs from the control server, as small traits that `control` implements.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::policy::{Approved, Need};
+use crate::types::{
+    ApprovalId, CallId, Clock, ConnectionName, GrantId, SessionId, Subject, Timestamp,
+};
+
+/// Something behind a port did not work; the call is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PortError(pub String);
+
+/// How a grant stands at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantState {
+    /// When it ends unless renewed.
+    pub expires_at: Timestamp,
+    /// Whether it was revoked.
+    pub revoked: bool,
+}
+
+/// Why a grant is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its time ran out.
+    Expired,
+    /// Somebody revoked it.
+    Revoked,
+}
+
+/// A grant that the data path is using.
+#[derive(Clone, Debug)]
+pub struct LiveGrant {
+    /// Its id.
+    pub id: GrantId,
+    /// The session that runs under it.
+    pub session: SessionId,
+    /// Who has it.
+    pub subject: Arc<Subject>,
+    /// For which MCP server.
+    pub connection: ConnectionName,
+    /// When it was given.
+    pub issued_at: Timestamp,
+    /// Why it was asked for.
+    pub reason: Option<String>,
+    /// How it stands, followed while streams run under it.
+    pub state: watch::Receiver<GrantState>,
+}
+
+impl LiveGrant {
+    /// Whether the grant is over, and why.
+    pub fn has_ended(&self, now: Timestamp) -> Option<Ended> {
+        let state = *self.state.borrow();
+        if state.revoked {
+            Some(Ended::Revoked)
+        } else if state.expires_at <= now {
+            Some(Ended::Expired)
+        } else {
+            None
+        }
+    }
+
+    /// Waits until the grant is over.
+    pub async fn ended(&mut self, clock: &dyn Clock) -> Ended {
+        loop {
+            let now = clock.now();
+            if let Some(ended) = self.has_ended(now) {
+                return ended;
+            }
+            let left = self.state.borrow_and_update().expires_at.duration_since(now);
+            let left = std::time::Duration::try_from(left).unwrap_or_default();
+            let changed = tokio::time::timeout(left, self.state.changed()).await;
+            if matches!(changed, Ok(Err(_))) {
+                // Nobody keeps this grant any more.
+                return Ended::Revoked;
+            }
+        }
+    }
+}
+
+/// Where grants are looked up.
+pub trait Grants: Send + Sync {
+    /// The grant of an id, whether or not it is over; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`PortError`] when that cannot be told.
+    fn find<'a>(&'a self, id: &'a GrantId) -> BoxFuture<'a, Result<Option<LiveGrant>, PortError>>;
+}
+
+/// How a request for approval stands after waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes; and this was its one use.
+    Yes(Approved),
+    /// No.
+    No {
+        /// Why, in the approver's words.
+        reason: Option<String>,
+    },
+    /// It lapsed.
+    Expired,
+    /// Yes, but another call used it up.
+    Taken,
+    /// Nobody has decided yet.
+    Pending,
+}
+
+/// Where people are asked.
+pub trait Approvals: Send + Sync {
+    /// Asks for a yes to a call, or finds the request that is open for the same call.
+    ///
+    /// # Errors
+    /// [`PortError`]; nobody has been asked then.
+    fn ask<'a>(&'a self, need: &'a Need) -> BoxFuture<'a, Result<ApprovalId, PortError>>;
+
+    /// Waits until `until` for the answer. A yes is used up for `call` in the same step.
+    ///
+    /// # Errors
+    /// [`PortError`]; whether the yes is used up is unknown then, and it lifts nothing.
+    fn answer<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        call: &'a CallId,
+        until: Timestamp,
+    ) -> BoxFuture<'a, Result<Answer, PortError>>;
+}

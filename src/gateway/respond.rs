@@ -1,0 +1,144 @@
+//! The only writer to clients. It takes what is on record, and nothing else.
+//!
+//! ```compile_fail
+//! use axum::{body::Body, http::Response};
+//! fn leak(bytes: &'static str) -> Response<Body> {
+//!     mcpx::gateway::respond::write(Response::new(Body::from(bytes)))
+//! }
+//! ```
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::mpsc;
+
+use super::evidence::{Denied, OutEvent, Outbound, Refused, Waiting};
+use super::refusal::rpc;
+use crate::audit::Durable;
+use crate::mcp::{headers, sse};
+
+/// One piece of a stream.
+pub(super) enum Piece {
+    /// A recorded event.
+    Event(Durable<OutEvent>),
+    /// A sign of life, which says nothing.
+    KeepAlive,
+    /// A whole answer, sent as an event because the stream had begun before it was known.
+    Whole(Durable<Outbound>),
+    /// A policy's no, likewise.
+    Denied(Durable<Denied>),
+    /// The stream ends here without an end: what should follow could not be recorded.
+    Broken,
+}
+
+/// What a client gets.
+pub(super) enum Reply {
+    /// A whole answer.
+    Whole(Durable<Outbound>),
+    /// A stream: its recorded head, then recorded events.
+    Stream(Durable<Outbound>, mpsc::Receiver<Piece>),
+    /// A stream that begins by waiting for a person.
+    Held(Durable<Waiting>, mpsc::Receiver<Piece>),
+    /// A policy's no.
+    Denied(Durable<Denied>),
+    /// A refusal before there was a call.
+    Refused(Durable<Refused>),
+    /// That nothing can be recorded. Says nothing of the call or its answer.
+    Unrecorded {
+        /// Whether the call itself had been forwarded, so that its outcome is unknown.
+        forwarded: bool,
+    },
+}
+
+/// Writes a reply.
+pub(super) fn write(reply: Reply) -> Response<Body> {
+    match reply {
+        Reply::Whole(outbound) => {
+            let outbound = outbound.into_inner();
+            let body = outbound.body.map_or_else(Body::empty, Body::from);
+            response(outbound.status, outbound.headers, body)
+        }
+        Reply::Stream(outbound, pieces) => {
+            let outbound = outbound.into_inner();
+            response(outbound.status, outbound.headers, stream_body(pieces))
+        }
+        Reply::Held(_recorded, pieces) => {
+            let mut head = HeaderMap::new();
+            head.insert(CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM));
+            head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+            response(StatusCode::OK, head, stream_body(pieces))
+        }
+        Reply::Denied(denied) => {
+            let denied = denied.into_inner();
+            match denied.answer {
+                Some(answer) => json(denied.status, answer),
+                None => response(denied.status, HeaderMap::new(), Body::empty()),
+            }
+        }
+        Reply::Refused(refused) => {
+            let refusal = &refused.get().refusal;
+            // A refusal quotes keys and places of a message, never its values.
+            let mut response = json(refusal.status, refusal.to_message(None, None));
+            if refusal.status == StatusCode::UNAUTHORIZED {
+                let challenge = format!(
+                    "DPoP error=\"invalid_token\", error_description=\"{}\", algs=\"ES256\"",
+                    refusal.code
+                );
+                if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+                    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                }
+            }
+            if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
+                let allowed = HeaderValue::from_static("POST, GET, DELETE");
+                response.headers_mut().insert("allow", allowed);
+            }
+            response
+        }
+        Reply::Unrecorded { forwarded } => {
+            let code = rpc::FAILED_CLOSED;
+            let what = if forwarded {
+                "the answer was withheld; whether the call took effect is unknown"
+            } else {
+                "the call was refused and not forwarded"
+            };
+            let message = format!(
+                r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"the audit log cannot be written: {what}","data":{{"mcpx":{{"code":"audit_unavailable","forwarded":{forwarded}}}}}}}}}"#
+            );
+            json(StatusCode::SERVICE_UNAVAILABLE, Bytes::from(message))
+        }
+    }
+}
+
+fn json(status: StatusCode, body: Bytes) -> Response<Body> {
+    let head = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(headers::JSON))]);
+    response(status, head, Body::from(body))
+}
+
+fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    // What an answer holds depends on who asked.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn stream_body(pieces: mpsc::Receiver<Piece>) -> Body {
+    Body::from_stream(stream::unfold(pieces, async |mut pieces| {
+        let bytes = match pieces.recv().await? {
+            Piece::Event(event) => Ok(event.into_inner().frame),
+            Piece::KeepAlive => Ok(sse::comment("")),
+            Piece::Whole(outbound) => Ok(framed(outbound.into_inner().body.as_ref())),
+            Piece::Denied(denied) => Ok(framed(denied.into_inner().answer.as_ref())),
+            Piece::Broken => Err(std::io::Error::other("the audit log cannot be written")),
+        };
+        Some((bytes, pieces))
+    }))
+}
+
+fn framed(message: Option<&Bytes>) -> Bytes {
+    let text = message.and_then(|message| std::str::from_utf8(message).ok());
+    text.map_or_else(|| sse::comment(""), |text| sse::encode(None, None, text))
+}

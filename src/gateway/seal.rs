@@ -1,0 +1,90 @@
+//! Legacy session ids, sealed so that they work for their owner only.
+//!
+//! A client never sees the upstream's `Mcp-Session-Id`. It gets that id encrypted and bound
+//! (AES-256-GCM, the subject and connection as associated data), so a session id that leaks is
+//! useless to another subject, and any gateway with the key can open it. Implements the session
+//! binding that MCP's security best practices ask for.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::types::{ConnectionName, SubjectId};
+
+/// A session id that this gateway did not give to this subject for this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this MCP session is not known here; initialize again")]
+pub struct UnknownSession;
+
+/// The key that seals session ids.
+pub struct Seal(RandomizedNonceKey);
+
+impl Seal {
+    /// A seal with a 32-byte key.
+    pub fn new(key: &[u8; 32]) -> Option<Self> {
+        RandomizedNonceKey::new(&AES_256_GCM, key).ok().map(Self)
+    }
+
+    /// The id that the client gets for an upstream's id; `None` if it cannot be sealed.
+    pub fn seal(
+        &self,
+        id: &str,
+        subject: &SubjectId,
+        connection: &ConnectionName,
+    ) -> Option<String> {
+        let mut text = id.as_bytes().to_vec();
+        let nonce =
+            self.0.seal_in_place_append_tag(bound_to(subject, connection), &mut text).ok()?;
+        let mut sealed = nonce.as_ref().to_vec();
+        sealed.extend(text);
+        Some(URL_SAFE_NO_PAD.encode(sealed))
+    }
+
+    /// The upstream's id behind a client's.
+    ///
+    /// # Errors
+    /// [`UnknownSession`] for anything that was not sealed for this subject and connection.
+    pub fn open(
+        &self,
+        sealed: &str,
+        subject: &SubjectId,
+        connection: &ConnectionName,
+    ) -> Result<String, UnknownSession> {
+        let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| UnknownSession)?;
+        let (nonce, text) = bytes.split_at_checked(NONCE_LEN).ok_or(UnknownSession)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| UnknownSession)?;
+        let mut text = text.to_vec();
+        let id = self
+            .0
+            .open_in_place(nonce, bound_to(subject, connection), &mut text)
+            .map_err(|_| UnknownSession)?;
+        String::from_utf8(id.to_vec()).map_err(|_| UnknownSession)
+    }
+}
+
+fn bound_to(subject: &SubjectId, connection: &ConnectionName) -> Aad<String> {
+    // Neither can hold a blank, so no two pairs share a text.
+    Aad::from(format!("mcpx/session/v1 {subject} {connection}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_for_its_owner_only() {
+        let seal = Seal::new(&[7; 32]).unwrap();
+        let (alice, bob) = (SubjectId::generate().unwrap(), SubjectId::generate().unwrap());
+        let (crm, hr) = ("crm".parse().unwrap(), "hr".parse().unwrap());
+        let sealed = seal.seal("upstream-1", &alice, &crm).unwrap();
+        assert!(!sealed.contains("upstream"));
+        assert!(sealed.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
+        assert_eq!(seal.open(&sealed, &alice, &crm).unwrap(), "upstream-1");
+        assert_eq!(seal.open(&sealed, &bob, &crm), Err(UnknownSession));
+        assert_eq!(seal.open(&sealed, &alice, &hr), Err(UnknownSession));
+        assert_eq!(Seal::new(&[8; 32]).unwrap().open(&sealed, &alice, &crm), Err(UnknownSession));
+        for bad in ["", "upstream-1", "!!", &sealed[1..]] {
+            assert_eq!(seal.open(bad, &alice, &crm), Err(UnknownSession));
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! User stories, told with real parts: the `mcpx` binary, an OpenID provider, MCP servers and MCP
+//! clients by other people, all on 127.0.0.1.
+//!
+//! `cargo test --test story` installs what a fresh machine lacks into `target/parts` first (see
+//! `tests/parts/setup.py`). A story that cannot be told here says why and counts as skipped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    missing_docs,
+    reason = "this is a test; a panic is a failed story"
+)]
+
+mod approve;
+mod audit;
+mod baseline;
+mod clients;
+mod crash;
+mod disk;
+mod login;
+mod refused;
+mod servers;
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::runner::run(&[
+        ("baseline", baseline::STORIES),
+        ("login", login::STORIES),
+        ("servers", servers::STORIES),
+        ("clients", clients::STORIES),
+        ("approve", approve::STORIES),
+        ("refused", refused::STORIES),
+        ("crash", crash::STORIES),
+        ("disk", disk::STORIES),
+        ("audit", audit::STORIES),
+    ])
+}

@@ -1,0 +1,24 @@
+//! What stories are told with: processes, people, real clients and servers of others.
+
+pub mod browser;
+pub mod client;
+pub mod http;
+pub mod idp;
+pub mod parts;
+pub mod person;
+pub mod proc;
+pub mod raw;
+pub mod runner;
+pub mod site;
+pub mod wait;
+pub mod world;
+
+pub use client::{Client, Refused, Seen, Target};
+pub use idp::Idp;
+pub use person::Person;
+pub use proc::Proc;
+pub use raw::Raw;
+pub use runner::{Skip, Story};
+pub use site::{Server, Site};
+pub use wait::{ids, until};
+pub use world::{World, customers};

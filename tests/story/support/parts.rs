@@ -1,0 +1,80 @@
+//! The installed parts of others: Node, Python and the packages named in `tests/parts`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use super::Skip;
+
+/// Where the parts are, and why those that are not there are not.
+#[derive(Default, Deserialize)]
+pub struct Parts {
+    dir: PathBuf,
+    node: Option<PathBuf>,
+    python: Option<PathBuf>,
+    missing: BTreeMap<String, String>,
+}
+
+impl Parts {
+    /// Installs what is missing into `target/parts`; done in milliseconds when all is there.
+    pub fn install() -> Self {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("parts");
+        let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts/setup.py");
+        let done = Command::new("python3")
+            .arg(setup)
+            .arg(target)
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output();
+        let reason = match done {
+            Ok(output) => match serde_json::from_slice(&output.stdout) {
+                Ok(parts) => return parts,
+                Err(error) => format!("tests/parts/setup.py failed ({}): {error}", output.status),
+            },
+            Err(error) => format!("python3 cannot be run: {error}"),
+        };
+        let missing = ["node", "python"].map(|part| (part.to_owned(), reason.clone())).into();
+        Self { missing, ..Self::default() }
+    }
+
+    /// The Node to run scripts with.
+    ///
+    /// # Errors
+    /// [`Skip`] with the reason why there is none.
+    pub fn node(&self) -> Result<&Path, Skip> {
+        self.node.as_deref().ok_or_else(|| self.skip("node"))
+    }
+
+    /// The Python that has the packages.
+    ///
+    /// # Errors
+    /// [`Skip`] with the reason why there is none.
+    pub fn python(&self) -> Result<&Path, Skip> {
+        self.python.as_deref().ok_or_else(|| self.skip("python"))
+    }
+
+    /// A program that a Python package brought.
+    ///
+    /// # Errors
+    /// [`Skip`] with the reason why there is none.
+    pub fn python_program(&self, name: &str) -> Result<PathBuf, Skip> {
+        Ok(self.python()?.with_file_name(name))
+    }
+
+    /// A script of `tests/parts`, where it can find its packages.
+    pub fn script(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// A file of an npm package.
+    pub fn package(&self, path: &str) -> PathBuf {
+        self.dir.join("node_modules").join(path)
+    }
+
+    fn skip(&self, part: &str) -> Skip {
+        let reason = self.missing.get(part).map_or("was not installed", String::as_str);
+        Skip(format!("no {part}: {reason}"))
+    }
+}

@@ -1,0 +1,148 @@
+//! Somebody who speaks HTTP to the gateway without the program: with their own key and proofs
+//! (RFC 9449) and their own token exchange (RFC 8693), so that they can do all of it wrongly.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::http::{self, Answer};
+use super::site::Server;
+
+/// A key, and what can be done with it.
+pub struct Raw {
+    key: EncodingKey,
+    jwk: Jwk,
+}
+
+impl Raw {
+    /// A fresh key.
+    ///
+    /// # Errors
+    /// None can be made.
+    pub fn new() -> anyhow::Result<Self> {
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
+        let key = EncodingKey::from_ec_der(pkcs8.as_ref());
+        let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256)?;
+        Ok(Self { key, jwk })
+    }
+
+    /// A proof for a request; `change` spoils its claims.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    pub fn proof(
+        &self,
+        method: &str,
+        url: &str,
+        token: Option<&str>,
+        change: impl FnOnce(&mut Value),
+    ) -> anyhow::Result<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let mut id = [0u8; 16];
+        aws_lc_rs::rand::fill(&mut id)?;
+        let mut claims =
+            json!({ "jti": URL_SAFE_NO_PAD.encode(id), "htm": method, "htu": url, "iat": now });
+        if let Some(token) = token {
+            let hash = digest(&SHA256, token.as_bytes());
+            claims["ath"] = json!(URL_SAFE_NO_PAD.encode(hash.as_ref()));
+        }
+        change(&mut claims);
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = Some("dpop+jwt".to_owned());
+        header.jwk = Some(self.jwk.clone());
+        Ok(jsonwebtoken::encode(&header, &claims, &self.key)?)
+    }
+
+    /// Exchanges an identity token for a grant token for `resource`.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn exchange(
+        &self,
+        server: &Server,
+        id_token: &str,
+        resource: &str,
+    ) -> anyhow::Result<Answer> {
+        let about = http::send(http::client().get(format!("{}/.well-known/mcpx", server.url)))?;
+        let about = about.json();
+        let endpoint = about["token_endpoint"].as_str().context("no token_endpoint")?;
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", id_token),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:id_token"),
+            ("resource", resource),
+        ];
+        let proof = self.proof("POST", endpoint, None, |_| ())?;
+        http::send(http::client().post(endpoint).header("DPoP", proof).form(&form))
+    }
+
+    /// A grant token for `resource`.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn token(&self, server: &Server, id_token: &str, resource: &str) -> anyhow::Result<String> {
+        let answer = self.exchange(server, id_token, resource)?;
+        anyhow::ensure!(answer.status == 200, "{answer:#?}");
+        Ok(answer.json()["access_token"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Posts a message with a token and a good proof.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn post(&self, url: &str, token: &str, body: &str) -> anyhow::Result<Answer> {
+        let proof = self.proof("POST", url, Some(token), |_| ())?;
+        post(url, &[("authorization", &format!("DPoP {token}")), ("dpop", &proof)], body)
+    }
+}
+
+/// Posts a message of the newest protocol with any headers.
+///
+/// # Errors
+/// The server does not answer.
+pub fn post(url: &str, headers: &[(&str, &str)], body: &str) -> anyhow::Result<Answer> {
+    // The mirrored headers say what the body says, where it says anything.
+    let message: Value = serde_json::from_str(body).unwrap_or_default();
+    let mut request = http::client()
+        .post(url)
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .header("mcp-protocol-version", "2026-07-28");
+    if let Some(method) = message["method"].as_str() {
+        request = request.header("mcp-method", method);
+    }
+    if let Some(name) = message["params"]["name"].as_str() {
+        request = request.header("mcp-name", name);
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    http::send(request.body(body.to_owned()))
+}
+
+/// A call of a tool in the newest protocol.
+pub fn call(tool: &str, arguments: &Value) -> String {
+    json!({
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {
+            "name": tool,
+            "arguments": arguments,
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    })
+    .to_string()
+}

@@ -1,5 +1,6 @@
 //! The laptop side as processes: the real binary, logged in, against a server made up here. What
 //! scripts and MCP clients see is checked: stdout, exit codes, signals, files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 #![cfg(unix)]
 
 use std::collections::HashMap;
@@ -193,6 +194,32 @@ fn stdio_speaks_the_protocol_and_nothing_else() {
     assert!(lines.next().is_none());
     assert!(child.wait().unwrap().success());
     assert_eq!(world.seen().last().unwrap().0, "DELETE /mcp/crm");
+}
+
+#[test]
+fn stdio_without_a_login_tells_the_client() {
+    let world = World::new();
+    let nobody = world.directory.path().join("nobody");
+    let mut child = world
+        .command()
+        .env("MCPX_HOME", nobody)
+        .args(["connect", "crm", "--stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    writeln!(input, r#"{{"jsonrpc":"2.0","id":"i","method":"initialize"}}"#).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&answer["id"], &answer["error"]["data"]["code"]),
+        (&json!("i"), &json!("login_needed"))
+    );
+    assert!(answer["error"]["data"]["hint"].as_str().unwrap().contains("mcpx login"));
+    drop(input);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The command line's contract: what is generated from it is what is checked in, and the real
 //! binary starts fast and fails with the promised codes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[path = "../examples/generate.rs"]
 mod generate;

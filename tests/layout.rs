@@ -3,6 +3,7 @@
 //!
 //! Change an arrow on purpose, here, with the reason. Every rule is shown at the end to be able to
 //! fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

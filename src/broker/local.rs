@@ -199,7 +199,8 @@ mod tests {
     #[test]
     fn browsers_and_strangers_stay_outside() {
         let host = ("host", "127.0.0.1:4100");
-        let cases: &[(&str, &[(&'static str, &str)], Refusal)] = &[
+        type Case<'a> = (&'a str, &'a [(&'static str, &'a str)], Refusal);
+        let cases: &[Case<'_>] = &[
             ("/s3cret/mcp", &[], Refusal::Host),
             ("/s3cret/mcp", &[("host", "evil.example")], Refusal::Host),
             ("/s3cret/mcp", &[("host", "evil.example:4100")], Refusal::Host),

@@ -27,14 +27,14 @@ use axum::http::{HeaderValue, Method};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::io::{AsyncBufRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::lines::Line;
 use self::mirror::Mirrored;
 use super::channel::Channel;
-use super::problem;
+use super::problem::{self, Problem};
 use crate::mcp::{DecodeError, Id, Kind, Limits, Message, Origin, headers};
 
 /// Bridges a client on `input` and `output` to a connection until the client closes its side,
@@ -103,6 +103,37 @@ where
         tracing::debug!(%error, "the client no longer reads");
     }
     read
+}
+
+/// Answers a client's first request with a problem, where there is no way to any connection: a
+/// client that only sees its server end tells its user nothing.
+///
+/// # Errors
+/// What reading or writing said.
+pub async fn refuse<R, W>(
+    problem: &Problem,
+    limits: Limits,
+    mut input: R,
+    mut output: W,
+) -> io::Result<()>
+where
+    R: AsyncBufRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    loop {
+        let line = match lines::read(&mut input, limits.bytes).await? {
+            Line::End => return Ok(()),
+            Line::TooLong => continue,
+            Line::Text(line) => line,
+        };
+        if let Ok(message) = Message::decode(line, Origin::Client, &limits)
+            && let Kind::Request { id, .. } = message.kind()
+        {
+            let answer = problem.to_json_rpc(Some(id)) + "\n";
+            output.write_all(answer.as_bytes()).await?;
+            return output.flush().await;
+        }
+    }
 }
 
 /// What all tasks of one bridge share.

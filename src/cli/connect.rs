@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::broker::channel::Channel;
 use crate::broker::local::Local;
+use crate::broker::problem::Problem;
 use crate::broker::{relay, stdio};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -48,14 +50,11 @@ struct ConnectJson<'a> {
 /// # Errors
 /// [`CliError`]: no login, no grant, or the port is taken.
 pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
-    let channel = Arc::new(context.channel(&args.connection, args.reason)?);
+    let channel = context.channel(&args.connection, args.reason).map(Arc::new);
     if args.stdio {
-        // No grant is waited for here: the client's first message is read meanwhile.
-        let input = tokio::io::BufReader::new(tokio::io::stdin());
-        let output = tokio::io::stdout();
-        let stop = until_told_to_stop();
-        return Ok(stdio::run(channel, Limits::default(), input, output, stop).await?);
+        return on_stdio(channel).await;
     }
+    let channel = channel?;
     let ui = &context.ui;
     let spinner = ui.spinner("asking for a grant");
     let grant = channel.grant().await;
@@ -91,4 +90,28 @@ pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
     let router = relay::router(channel, local.gate(), Limits::default());
     local.serve(router, until_told_to_stop()).await?;
     Ok(())
+}
+
+/// No grant is waited for here: the client's first message is read meanwhile.
+async fn on_stdio(channel: Result<Arc<Channel>, CliError>) -> Result<(), CliError> {
+    let input = tokio::io::BufReader::new(tokio::io::stdin());
+    let output = tokio::io::stdout();
+    let stop = until_told_to_stop();
+    let error = match channel {
+        Ok(channel) => {
+            return Ok(stdio::run(channel, Limits::default(), input, output, stop).await?);
+        }
+        Err(error) => error,
+    };
+    let json = serde_json::json!({ "error": error.as_json() }).to_string();
+    let problem = Problem::of_answer(axum::http::StatusCode::FORBIDDEN, json.as_bytes());
+    tokio::select! {
+        told = stdio::refuse(&problem, Limits::default(), input, output) => {
+            if let Err(told) = told {
+                tracing::debug!(error = %told, "the client is gone");
+            }
+        }
+        () = stop => {}
+    }
+    Err(error)
 }

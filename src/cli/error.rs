@@ -60,6 +60,7 @@ impl Kind {
         match code {
             "login_needed" => Self::LoginNeeded,
             "policy_denied" | "forbidden" => Self::Denied,
+            "needs_approval" => Self::Approval,
             "grant_expired" | "grant_revoked" => Self::Grant,
             "unreachable" => Self::Network,
             "integrity" => Self::Integrity,
@@ -346,6 +347,7 @@ mod tests {
             ("forbidden", Kind::Denied),
             ("approval_pending", Kind::Approval),
             ("approval_expired", Kind::Approval),
+            ("needs_approval", Kind::Approval),
             ("grant_expired", Kind::Grant),
             ("grant_revoked", Kind::Grant),
             ("unreachable", Kind::Network),

@@ -118,7 +118,6 @@ fn show(context: &Context, prompt: &DevicePrompt) {
 
 /// A browser is opened only where its window would be in front of the user: not over SSH, and on
 /// Linux only with a display, where a text browser would take the terminal over.
-#[expect(clippy::disallowed_methods, reason = "the environment says where the user sits")]
 fn may_open_browser() -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let display = !cfg!(target_os = "linux") || set("DISPLAY") || set("WAYLAND_DISPLAY");

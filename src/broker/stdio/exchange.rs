@@ -150,12 +150,7 @@ impl Bridge {
             return Ok(());
         }
         read?;
-        Err(Problem::new(
-            StatusCode::BAD_GATEWAY,
-            "outcome_unknown",
-            "the server's stream ended before its answer; the call may have been made",
-        )
-        .hint("run `mcpx sessions` to see whether the call was made"))
+        Err(unanswered(request))
     }
 
     async fn take_json(
@@ -285,6 +280,19 @@ impl Bridge {
             _ => {}
         }
     }
+}
+
+fn unanswered(request: &Message) -> Problem {
+    if request.method() == Some("subscriptions/listen") {
+        return Problem::new(StatusCode::BAD_GATEWAY, "stream_ended", "the subscription ended")
+            .hint("subscribe again");
+    }
+    Problem::new(
+        StatusCode::BAD_GATEWAY,
+        "outcome_unknown",
+        "the server's stream ended before its answer; the call may have been made",
+    )
+    .hint("run `mcpx sessions` to see whether the call was made")
 }
 
 fn broken(error: &reqwest::Error) -> Problem {

@@ -1,3 +1,5 @@
+//! Grant tokens against forgeries, confusion of kinds, and clocks.
+
 use super::*;
 
 const NOW: i64 = 1_800_000_000;

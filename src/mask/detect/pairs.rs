@@ -100,7 +100,7 @@ pub(in crate::mask) fn is_trivial(value: &str) -> bool {
 
 /// Whether a value has the shape of its class, asked where the name alone does not decide.
 pub(in crate::mask) fn fits(class: Class, value: &str) -> bool {
-    let digits = value.bytes().filter(|b| b.is_ascii_digit() || *b == b'*').count();
+    let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let spaced = value.contains(char::is_whitespace);
     if redact::is_masked(value) {
         return true;
@@ -121,10 +121,10 @@ pub(in crate::mask) fn fits(class: Class, value: &str) -> bool {
 
 /// Whether an unquoted value is one, and not the next word of a sentence or a piece of code.
 fn plausible(class: Class, value: &str) -> bool {
-    let digits = value.bytes().filter(|b| b.is_ascii_digit() || *b == b'*').count();
+    let digits = value.bytes().filter(u8::is_ascii_digit).count();
     match class {
         Class::EMAIL => value.contains('@'),
-        Class::NAME => value.chars().next().is_some_and(char::is_alphabetic),
+        Class::NAME => value.starts_with(|c: char| c.is_alphanumeric() && !c.is_ascii_digit()),
         Class::ADDRESS => digits >= 1 && value.contains(' '),
         Class::PASSWORD | Class::AWS | Class::PRIVATE_KEY => {
             const SENTENCE: &[&str] = &[
@@ -194,7 +194,10 @@ fn value_after(text: &str, at: usize, class: Class) -> Option<(Range<usize>, boo
         let rest = text.as_bytes().get(from..).unwrap_or_default();
         from + rest.iter().take(most).take_while(|b| what.contains(b)).count()
     };
-    let start = skip(skip(at + 1, b"=>:*", 4), b" \t", 4);
+    let sign = skip(at + 1, b"=>:", 4);
+    // Markdown closes bold print behind the colon; other stars may be the value's.
+    let bold = text.get(sign..)?.strip_prefix("** ").map_or(sign, |_| sign + 3);
+    let start = skip(bold, b" \t", 4);
     let bare = skip(start, b"\\", 3);
     let quote = byte(text, bare);
     if matches!(quote, b'"' | b'\'' | b'`') {
@@ -229,7 +232,13 @@ fn value_after(text: &str, at: usize, class: Class) -> Option<(Range<usize>, boo
     };
     let value = value.get(..length)?.trim_end_matches(['.', ' ', ')', ']', '}', '?', '!', ':']);
     let start = start + from;
-    (!value.is_empty()).then_some((start..start + value.len(), false))
+    let end = start + value.len();
+    // A value that stops within a word would leave the word's end to look like something new.
+    let rest = text.get(end..)?;
+    let word = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+    let glued = value.ends_with(char::is_alphanumeric);
+    let end = if glued { end + word } else { end };
+    (!value.is_empty()).then_some((start..end, false))
 }
 
 /// At most [`LONGEST_VALUE`] bytes, cut between characters.

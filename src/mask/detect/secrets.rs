@@ -3,7 +3,6 @@
 //! One search for the literals that every such key begins with; at each hit the structure is
 //! checked by hand: alphabet, lengths, and GitHub's checksum.
 
-
 use regex::Regex;
 
 use super::{Hit, before};

@@ -58,12 +58,16 @@ fn key_at(text: &str, at: usize, literal: &str, key: &str) -> Option<(Class, usi
         return None;
     }
     let body = key.get(literal.len()..)?.as_bytes();
-    let run = |allowed: fn(&u8) -> bool| body.iter().take(600).take_while(|b| allowed(b)).count();
-    let alphanumeric = run(u8::is_ascii_alphanumeric);
+    let nested = literal.ends_with('.') && body.starts_with(b"xox");
+    if literal.starts_with('x') && !nested && !body.first().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    let run = |allowed: fn(&u8) -> bool| body.iter().take(256).take_while(|b| allowed(b)).count();
+    let run_of_letters = || run(u8::is_ascii_alphanumeric);
     let wordy = run(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     let (class, length) = match literal {
         "github_pat_" => {
-            let whole = body.get(22) == Some(&b'_') || alphanumeric >= 82;
+            let whole = body.get(22) == Some(&b'_') || run_of_letters() >= 82;
             (Class::GITHUB, (wordy == 82 && whole).then_some(wordy))
         }
         "AKIA" | "ASIA" | "ABIA" | "ACCA" => {
@@ -86,7 +90,7 @@ fn key_at(text: &str, at: usize, literal: &str, key: &str) -> Option<(Class, usi
             let length = run(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
             (Class::SLACK, slack(body.get(..length)?).then_some(length))
         }
-        _ => (Class::STRIPE, (alphanumeric >= 10 && wordy == alphanumeric).then_some(alphanumeric)),
+        _ => (Class::STRIPE, (wordy >= 10 && wordy == run_of_letters()).then_some(wordy)),
     };
     let length = length?;
     let body = body.get(..length)?;

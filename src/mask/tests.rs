@@ -426,7 +426,14 @@ fn same_shape(a: &serde_json::Value, b: &serde_json::Value) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    // The seed is fixed so that a rare find never fails somebody else's change; look for more with
+    // another seed and PROPTEST_CASES.
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(7),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn masking_twice_is_masking_once(value in any_json()) {

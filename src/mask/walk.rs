@@ -265,7 +265,7 @@ impl<'m> Walk<'m> {
         if !field.veto {
             self.values.find(part, &mut hits);
         }
-        detect::settle(&mut hits);
+        detect::settle(part, &mut hits);
         edits.extend(self.report(&hits).into_iter().map(|(hit, replacement)| {
             (range.start + hit.start..range.start + hit.end, replacement)
         }));
@@ -347,7 +347,7 @@ impl<'m> Walk<'m> {
             let mut hits = Vec::new();
             self.masker.detector.find(&self.masker.fields, Field::NONE, &name.text, &mut hits);
             self.values.find(&name.text, &mut hits);
-            detect::settle(&mut hits);
+            detect::settle(&name.text, &mut hits);
             name.masked = Some(hits.first().map(|first| first.class).map(|class| {
                 let replacement = apply(&name.text, &hits);
                 Hit { range: 0..name.text.len(), class, replacement }

@@ -270,8 +270,9 @@ fn word_length(text: &str, class: Class) -> usize {
     // read on from each of them.
     let stops = |c: char| {
         c.is_whitespace()
-            || matches!(c, ',' | ';' | '"' | '\'' | '`' | '&' | '<' | '>' | '(' | '[')
-            || (!secret && matches!(c, '|' | ')' | ']' | '{' | '}' | ':' | '='))
+            || matches!(c, ',' | ';' | '"' | '\'' | '`' | '&' | '<' | '>' | '\\' | '(' | '[')
+            || (!secret && matches!(c, '|' | ')' | ']' | '{' | '}' | '='))
+            || (c == ':' && !secret && class != Class::DOB)
     };
     let end = text.find(stops).unwrap_or(text.len());
     let bracket = matches!(text.as_bytes().get(end), Some(b'(' | b'['));
@@ -280,7 +281,8 @@ fn word_length(text: &str, class: Class) -> usize {
         return end;
     }
     // A bracket in a password, not in a piece of code.
-    let ends = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'' | '`' | '&' | '<');
+    let ends =
+        |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'' | '`' | '&' | '<' | '\\');
     text.find(ends).unwrap_or(text.len())
 }
 
@@ -376,6 +378,7 @@ mod tests {
             ),
             ("password=Xk9(2!)z next", "password=[secret.password masked] next"),
             ("dob: 1932-06-03", "dob: 1900-01-01"),
+            ("dob: 1932-06-03T10:20:00Z, x", "dob: 1900-01-01T00:00:00Z, x"),
             ("Address: 12 High Street, Leeds\nnext", "Address: [pii.address masked]\nnext"),
         ] {
             assert_eq!(masked(text), expected);

@@ -10,13 +10,14 @@ use crate::types::Timestamp;
 
 /// Show what waits for approval, or approve one call
 ///
-/// An approval is for exactly the call shown, by the one who asked, once.
+/// An approval is for exactly the call shown, by the one who asked, once. On a terminal you are
+/// asked again before it is given.
 #[derive(clap::Args, Debug)]
 pub struct ApproveArgs {
     /// What to approve; its beginning is enough [default: list what waits]
     #[arg(value_name = "ID")]
     id: Option<String>,
-    /// Approve without being asked again
+    /// Do not ask again on a terminal
     #[arg(long, short, requires = "id")]
     yes: bool,
     /// A sentence for the record
@@ -43,15 +44,10 @@ pub async fn run(args: ApproveArgs, context: &Context) -> Result<(), CliError> {
     if !ui.json() {
         show(ui, &approval, now);
     }
-    if !args.yes {
-        if !ui.interactive() {
-            return Err(CliError::new(Kind::Usage, "nobody is here to be asked")
-                .hint(format!("run `mcpx approve {} --yes`", approval.id)));
-        }
-        if !ui.confirm("Approve this call?")? {
-            return Err(CliError::failure("nothing was approved")
-                .hint(format!("run `mcpx deny {}` to refuse it", approval.id)));
-        }
+    // Where nobody can be asked, naming the approval was the decision.
+    if !args.yes && ui.interactive() && !ui.confirm("Approve this call?")? {
+        return Err(CliError::failure("nothing was approved")
+            .hint(format!("run `mcpx deny {}` to refuse it", approval.id)));
     }
     let decided = remote.decide(&approval.id, Verdict::Approve, args.reason.as_deref()).await?;
     if ui.json() {

@@ -216,6 +216,9 @@ pub struct EventApproval {
     /// What to call them.
     #[serde(default)]
     pub by_label: Option<String>,
+    /// What they said; none while nobody has.
+    #[serde(default)]
+    pub approved: Option<bool>,
 }
 
 /// An API call did not succeed.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use anstyle::Style;
 
-use crate::broker::remote::{EventInfo, SessionRecord};
+use crate::broker::remote::{EventApproval, EventInfo, SessionRecord};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::find::find;
@@ -101,7 +101,7 @@ fn render(record: &SessionRecord, full: bool) -> Vec<String> {
 
 fn call_line(call: &EventInfo, later: &[&EventInfo]) -> String {
     let mut parts = vec![time(call)];
-    let back = call.direction.as_deref().is_some_and(|d| d.contains("client"));
+    let back = call.direction.as_deref() == Some("server_to_client");
     parts.push((if back { "←" } else { "→" }).to_owned());
     let method = clean(call.method.as_deref().unwrap_or("answer"));
     parts.push(match &call.tool {
@@ -114,10 +114,11 @@ fn call_line(call: &EventInfo, later: &[&EventInfo]) -> String {
         parts.push(format!("by {}", clean(&call.rules.join(", "))));
     }
     if let Some(approval) = &call.approval {
-        let by = approval.by_label.as_deref().or(approval.by.as_deref());
-        parts.push(match by {
-            Some(by) => format!("approved by {}", clean(by)),
-            None => format!("approval {}", clean(&approval.id)),
+        parts.push(match approver(approval) {
+            Some(by) if decision == "allow" => {
+                format!("{} approved by {}", clean(&approval.id), clean(by))
+            }
+            _ => clean(&approval.id),
         });
     }
     let last = later.iter().rev().find(|e| matches!(e.kind.as_str(), "response" | "orphaned"));
@@ -156,10 +157,22 @@ fn other_line(event: &EventInfo) -> String {
     if let Some(outcome) = &event.outcome {
         text.push_str(&format!(": {outcome}"));
     }
-    if let Some(by) = event.approval.as_ref().and_then(|a| a.by_label.as_ref().or(a.by.as_ref())) {
-        text.push_str(&format!(" by {by}"));
+    if let Some(approval) = &event.approval {
+        text = match (event.kind.as_str(), approval.approved, approver(approval)) {
+            ("approval_decided", Some(true), Some(by)) => {
+                format!("{} approved by {by}", approval.id)
+            }
+            ("approval_decided", Some(false), Some(by)) => {
+                format!("{} denied by {by}", approval.id)
+            }
+            _ => format!("{text} {}", approval.id),
+        };
     }
     format!("{}  {}", time(event), styled(FAINT, &format!("· {}", clean(&text))))
+}
+
+fn approver(approval: &EventApproval) -> Option<&str> {
+    approval.by_label.as_deref().or(approval.by.as_deref())
 }
 
 fn body(lines: &mut Vec<String>, title: &str, event: &EventInfo) {
@@ -216,7 +229,7 @@ mod tests {
                 "connection": "crm", "started_at": "2026-01-01T10:00:00Z"},
             "events": [
                 {"index": 4, "at": "2026-01-01T10:00:00Z", "kind": "call", "call": "c1",
-                 "direction": "to_server", "method": "tools/call", "tool": "sql\u{202e}x",
+                 "direction": "client_to_server", "method": "tools/call", "tool": "sql\u{202e}x",
                  "decision": "allow", "rules": ["reads"], "body": {"q": "select 1"},
                  "approval": {"id": "apr_1", "by": "sub_2", "by_label": "bob"}, "findings": {}},
                 {"index": 5, "at": "2026-01-01T10:00:00.034Z", "kind": "response", "call": "c1",
@@ -245,7 +258,7 @@ mod tests {
             plain(false),
             [
                 "ses_1  ann@x[2J on crm  2026-01-01 10:00:00Z",
-                "10:00:00  →  tools/call sqlx  allow  by reads  approved by bob  34 ms  masked pii.ssn×2",
+                "10:00:00  →  tools/call sqlx  allow  by reads  apr_1 approved by bob  34 ms  masked pii.ssn×2",
                 "10:00:01  →  tools/call drop  deny  by no-ddl",
                 "10:00:01  · approval requested (big)",
                 "10:00:02  →  ping  allow  outcome unknown",

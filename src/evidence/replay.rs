@@ -29,6 +29,9 @@ pub struct ApprovalMark {
     /// What to call them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by_label: Option<String>,
+    /// What they said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved: Option<bool>,
 }
 
 /// One record of a session.
@@ -77,14 +80,14 @@ pub async fn replay(
     session: &SessionId,
 ) -> Result<Vec<Event>, ReplayError> {
     let records = store.session_records(session).await?;
-    let mut approvers: HashMap<ApprovalId, SubjectId> = HashMap::new();
+    let mut approvers: HashMap<ApprovalId, (SubjectId, bool)> = HashMap::new();
     for entry in &records {
-        if let Record::ApprovalDecided { approval, by, .. } = &entry.leaf.record {
-            approvers.insert(approval.clone(), by.clone());
+        if let Record::ApprovalDecided { approval, by, approved } = &entry.leaf.record {
+            approvers.insert(approval.clone(), (by.clone(), *approved));
         }
     }
     let mut labels: HashMap<SubjectId, String> = HashMap::new();
-    for by in approvers.values() {
+    for (by, _) in approvers.values() {
         labels.insert(by.clone(), store.label(by).await?);
     }
     records.iter().map(|entry| event(entry, reader, &approvers, &labels)).collect()
@@ -93,7 +96,7 @@ pub async fn replay(
 fn event(
     entry: &Committed,
     reader: &Reader,
-    approvers: &HashMap<ApprovalId, SubjectId>,
+    approvers: &HashMap<ApprovalId, (SubjectId, bool)>,
     labels: &HashMap<SubjectId, String>,
 ) -> Result<Event, ReplayError> {
     let body = match (&entry.body_at, &entry.leaf.body) {
@@ -117,9 +120,9 @@ fn event(
         .remove("approval")
         .and_then(|id| id.as_str()?.parse::<ApprovalId>().ok())
         .map(|id| {
-            let by = approvers.get(&id).cloned();
+            let (by, approved) = approvers.get(&id).cloned().unzip();
             let by_label = by.as_ref().and_then(|by| labels.get(by).cloned());
-            ApprovalMark { id, by, by_label }
+            ApprovalMark { id, by, by_label, approved }
         });
     let tool = body
         .as_ref()

@@ -215,10 +215,10 @@ fn stdio_without_a_login_tells_the_client() {
     assert_eq!(output.status.code(), Some(4));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
-        (&answer["id"], &answer["error"]["data"]["code"]),
+        (&answer["id"], &answer["error"]["data"]["mcpx"]["code"]),
         (&json!("i"), &json!("login_needed"))
     );
-    assert!(answer["error"]["data"]["hint"].as_str().unwrap().contains("mcpx login"));
+    assert!(answer["error"]["data"]["mcpx"]["hint"].as_str().unwrap().contains("mcpx login"));
     drop(input);
 }
 

@@ -10,8 +10,7 @@ use crate::types::Timestamp;
 
 /// Show what waits for approval, or approve one call
 ///
-/// An approval is for exactly the call shown, by the one who asked, once. On a terminal you are
-/// asked again before it is given.
+/// An approval is for exactly the call shown, by the one who asked, once.
 #[derive(clap::Args, Debug)]
 pub struct ApproveArgs {
     /// What to approve; its beginning is enough [default: list what waits]
@@ -44,7 +43,7 @@ pub async fn run(args: ApproveArgs, context: &Context) -> Result<(), CliError> {
     if !ui.json() {
         show(ui, &approval, now);
     }
-    // Where nobody can be asked, naming the approval was the decision.
+    // Where nobody can be asked, naming the approval is the yes.
     if !args.yes && ui.interactive() && !ui.confirm("Approve this call?")? {
         return Err(CliError::failure("nothing was approved")
             .hint(format!("run `mcpx deny {}` to refuse it", approval.id)));

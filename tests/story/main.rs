@@ -20,6 +20,7 @@ mod audit;
 mod baseline;
 mod clients;
 mod crash;
+mod demo;
 mod disk;
 mod login;
 mod refused;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     support::runner::run(&[
         ("baseline", baseline::STORIES),
+        ("demo", demo::STORIES),
         ("login", login::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),

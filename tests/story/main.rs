@@ -22,6 +22,7 @@ mod clients;
 mod crash;
 mod demo;
 mod disk;
+mod keyring;
 mod login;
 mod refused;
 mod servers;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         ("baseline", baseline::STORIES),
         ("demo", demo::STORIES),
         ("login", login::STORIES),
+        ("keyring", keyring::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("clients", clients::STORIES),

@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 
 use super::authenticate::Caller;
 use super::evidence::{Denied, OutEvent, Outbound, Trail, own_words};
+use super::lists::{Item, Listed};
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
-use super::{Gateway, lists, unrecorded};
+use super::{Gateway, unrecorded};
 use crate::audit::{Durable, Outcome};
 use crate::mask::Masked;
 use crate::mcp::sse::{self, Event};
@@ -71,7 +72,7 @@ impl Gateway {
                 let outcome = Outcome::Accepted;
                 self.whole(trail.outbound(answer.status, headers, outcome, None)).await
             }
-            Body::Message(raw) => match self.judge(&caller, call, raw) {
+            Body::Message(raw) => match self.judge(&caller, call, raw).await {
                 Ok(Judged::Answer { masked, outcome, .. }) => {
                     let out = trail.outbound(answer.status, headers, outcome, Some(&masked));
                     self.whole(out).await
@@ -154,7 +155,7 @@ impl Gateway {
 
     /// Judges one message of the server: an answer is filtered and masked; a message of the
     /// server's own is a call in the other direction, decided like every call.
-    fn judge(&self, caller: &Caller, call: &Call, raw: Bytes) -> Result<Judged, Refusal> {
+    async fn judge(&self, caller: &Caller, call: &Call, raw: Bytes) -> Result<Judged, Refusal> {
         let message = Message::decode(raw, Origin::Server, &self.settings.limits)
             .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))?;
         let Kind::Response { id, is_error } = message.kind() else {
@@ -185,12 +186,22 @@ impl Gateway {
             (false, true) => Outcome::ToolError,
             (false, false) => Outcome::Result,
         };
-        let policies = self.policies.load();
-        let facts = self.facts(caller);
-        let filtered = lists::filter(call.action(), &message, |target| {
-            policies.may_list(&caller.grant.subject, &caller.grant.connection, target, &facts)
-        })
-        .map_err(|error| Refusal::failed_closed("unreadable_list", error.to_string()))?;
+        let unreadable =
+            || Refusal::failed_closed("unreadable_list", "the list holds an item without a name");
+        let filtered = match Listed::read(call.action(), &message).map_err(|_| unreadable())? {
+            None => message.raw().clone(),
+            Some(listed) => {
+                let accepted = self.see(&call.connection, &listed).await;
+                let accepted = accepted.map_err(|error| Refusal::from(&error))?;
+                let policies = self.policies.load();
+                let facts = self.facts(caller);
+                let shows = |place: usize, item: &Item<'_>| {
+                    accepted.get(place).copied().unwrap_or(false)
+                        && policies.may_list(&call.subject, &call.connection, &item.target, &facts)
+                };
+                listed.keep(shows).ok_or_else(unreadable)?
+            }
+        };
         let masked = self.masker.message(&filtered).map_err(|error| {
             tracing::warn!(%error, "an answer could not be masked");
             Refusal::failed_closed("unmaskable", "the answer cannot be masked")
@@ -283,7 +294,7 @@ impl Gateway {
             }
             Some(data) => {
                 let raw = Bytes::copy_from_slice(data.as_bytes());
-                match self.judge(caller, call, raw) {
+                match self.judge(caller, call, raw).await {
                     Err(refusal) => return fail(refusal, *answered).await,
                     Ok(Judged::Answer { masked, outcome, is_final }) => {
                         let frame = frame(event, std::str::from_utf8(masked.bytes()).ok());

@@ -1,6 +1,5 @@
-//! Lists show what may be used: the items of a `tools/list` (prompts, resources, templates)
-//! result that policy would certainly deny are cut out of its text; order, cursor and every other
-//! byte stay.
+//! Lists show what may be used: items of a `tools/list` (prompts, resources, templates) result
+//! that may not be shown are cut out of its text; order, cursor and every other byte stay.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -34,40 +33,68 @@ fn list_of(method: &str) -> Option<List> {
 #[error("the list holds an item without a name")]
 pub(super) struct UnreadableList;
 
-/// The answer to `method`, without the items that `shows` says no to.
-pub(super) fn filter(
-    method: &str,
-    answer: &Message,
-    shows: impl Fn(&Target) -> bool,
-) -> Result<Bytes, UnreadableList> {
-    let whole = answer.raw();
-    let (Some(list), Some(result)) = (list_of(method), answer.result()) else {
-        return Ok(whole.clone());
-    };
-    let Some(items_text) = member(result, list.member) else { return Ok(whole.clone()) };
-    let items: Vec<&RawValue> = serde_json::from_str(items_text).map_err(|_| UnreadableList)?;
-    let mut kept = Vec::with_capacity(items.len());
-    for item in &items {
-        let name = member(item.get(), list.key).ok_or(UnreadableList)?;
-        let name: String = serde_json::from_str(name).map_err(|_| UnreadableList)?;
-        if shows(&(list.target)(name)) {
-            kept.push(item.get());
+/// One item of a list.
+pub(super) struct Item<'a> {
+    /// What it names.
+    pub(super) target: Target,
+    /// Its JSON text.
+    pub(super) text: &'a str,
+}
+
+/// A list in an answer.
+pub(super) struct Listed<'a> {
+    whole: &'a Bytes,
+    array: &'a str,
+    items: Vec<Item<'a>>,
+}
+
+impl<'a> Listed<'a> {
+    /// The list in the answer to `method`, if that is a list method and the answer holds one.
+    pub(super) fn read(method: &str, answer: &'a Message) -> Result<Option<Self>, UnreadableList> {
+        let (Some(list), Some(result)) = (list_of(method), answer.result()) else {
+            return Ok(None);
+        };
+        let Some(array) = member(result, list.member) else { return Ok(None) };
+        let texts: Vec<&RawValue> = serde_json::from_str(array).map_err(|_| UnreadableList)?;
+        let items = texts
+            .into_iter()
+            .map(|text| {
+                let name = member(text.get(), list.key).ok_or(UnreadableList)?;
+                let name: String = serde_json::from_str(name).map_err(|_| UnreadableList)?;
+                Ok(Item { target: (list.target)(name), text: text.get() })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Some(Self { whole: answer.raw(), array, items }))
+    }
+
+    pub(super) fn items(&self) -> &[Item<'a>] {
+        &self.items
+    }
+
+    /// The answer without the items that `shows` says no to.
+    pub(super) fn keep(&self, shows: impl Fn(usize, &Item<'_>) -> bool) -> Option<Bytes> {
+        let kept: Vec<&str> = self
+            .items
+            .iter()
+            .enumerate()
+            .filter(|(place, item)| shows(*place, item))
+            .map(|(_, item)| item.text)
+            .collect();
+        if kept.len() == self.items.len() {
+            return Some(self.whole.clone());
         }
+        // `array` is a part of `whole`, so its address tells where it stands.
+        let start = self.array.as_ptr().addr().checked_sub(self.whole.as_ptr().addr())?;
+        let (before, rest) = self.whole.split_at_checked(start)?;
+        let after = rest.get(self.array.len()..)?;
+        let mut text = Vec::with_capacity(self.whole.len());
+        text.extend_from_slice(before);
+        text.push(b'[');
+        text.extend_from_slice(kept.join(",").as_bytes());
+        text.push(b']');
+        text.extend_from_slice(after);
+        Some(text.into())
     }
-    if kept.len() == items.len() {
-        return Ok(whole.clone());
-    }
-    // `items_text` is a part of `whole`, so its address tells where it stands.
-    let start = items_text.as_ptr().addr() - whole.as_ptr().addr();
-    let (before, rest) = whole.split_at_checked(start).ok_or(UnreadableList)?;
-    let after = rest.get(items_text.len()..).ok_or(UnreadableList)?;
-    let mut text = Vec::with_capacity(whole.len());
-    text.extend_from_slice(before);
-    text.push(b'[');
-    text.extend_from_slice(kept.join(",").as_bytes());
-    text.push(b']');
-    text.extend_from_slice(after);
-    Ok(text.into())
 }
 
 /// The text of one member of an object. The strict decoder has refused duplicate keys.
@@ -88,9 +115,11 @@ mod tests {
 
     fn filtered(method: &str, answer: &str) -> Result<String, UnreadableList> {
         let raw = Bytes::from(answer.to_owned());
-        let message = Message::decode(raw, Origin::Server, &Limits::default()).unwrap();
-        filter(method, &message, |target| target.name() != Some("drop"))
-            .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+        let message = Message::decode(raw.clone(), Origin::Server, &Limits::default()).unwrap();
+        let listed = Listed::read(method, &message)?;
+        let kept = listed
+            .map_or(Some(raw), |listed| listed.keep(|_, item| item.target.name() != Some("drop")));
+        Ok(String::from_utf8(kept.unwrap().to_vec()).unwrap())
     }
 
     #[test]

@@ -4,20 +4,19 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, Target};
+use crate::mcp::canonical::canonical;
 use crate::types::{ApprovalId, SubjectId};
 
-/// The hash of everything an approval is for: subject, connection, target, canonical parameters
-/// and policy version. Two calls with one binding are the same call to an approver.
+/// The hash of everything an approval is for: subject, connection, target with its pinned
+/// definition, canonical parameters and policy version. Two calls with one binding are the same call to an approver.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Binding(String);
 
 impl Binding {
     /// Binds a call under a policy version.
     ///
-    /// Parameters are canonicalised by RFC 8785 without `_meta`, which carries progress tokens and
-    /// trace ids that change from try to try. Where a number cannot be canonicalised exactly
-    /// (fractions, beyond 64 bits), the parameters' own text stands in for them: two texts of one
-    /// value then need two approvals, which is safe; one approval for two values would not be.
+    /// Parameters are taken in their canonical form without `_meta`, which carries progress tokens
+    /// and trace ids that change from try to try.
     pub fn of(call: &Call, policy: &str) -> Self {
         let (kind, name) = match call.target() {
             Target::Connection => ("connection", ""),
@@ -30,10 +29,7 @@ impl Binding {
             members.remove("_meta");
         }
         let text = call.message().and_then(|message| message.params()).unwrap_or_default();
-        let canonical = exact(&params)
-            .then(|| serde_json_canonicalizer::to_string(&params).ok())
-            .flatten()
-            .map_or_else(|| json!({ "text": text }), |canonical| json!({ "canonical": canonical }));
+        let canonical = canonical(&params, text);
         // A map of strings alone always serialises, and in one order (keys are sorted).
         let bound: Map<String, Value> = [
             ("v".to_owned(), json!(1)),
@@ -41,7 +37,8 @@ impl Binding {
             ("connection".to_owned(), json!(call.connection)),
             ("action".to_owned(), json!(call.action())),
             ("target".to_owned(), json!([kind, name])),
-            ("params".to_owned(), canonical),
+            ("params".to_owned(), json!(canonical)),
+            ("pin".to_owned(), json!(call.pin)),
             ("policy".to_owned(), json!(policy)),
         ]
         .into_iter()
@@ -57,19 +54,6 @@ impl Binding {
     /// Takes a stored binding back.
     pub fn from_stored(text: String) -> Self {
         Self(text)
-    }
-}
-
-/// Whether RFC 8785, which knows only IEEE doubles, keeps every number in `value` apart.
-fn exact(value: &Value) -> bool {
-    const MAX_SAFE: i64 = 1 << 53;
-    match value {
-        Value::Number(number) => {
-            number.as_i64().is_some_and(|n| (-MAX_SAFE..=MAX_SAFE).contains(&n))
-        }
-        Value::Array(items) => items.iter().all(exact),
-        Value::Object(members) => members.values().all(exact),
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
     }
 }
 

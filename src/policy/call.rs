@@ -84,6 +84,8 @@ pub struct Call {
     pub source: Option<IpAddr>,
     /// The message as records, approvers and screens may see it: masked. Empty without message.
     pub shown: Bytes,
+    /// The hash of the accepted definition of the tool or prompt that is used, once it has one.
+    pub pin: Option<String>,
     target: Target,
     params: Option<Value>,
 }
@@ -101,7 +103,7 @@ impl Call {
         direction: Direction,
         act: Act,
     ) -> Result<Self, NoTarget> {
-        let (source, shown) = (None, Bytes::new());
+        let (source, shown, pin) = (None, Bytes::new(), None);
         let params = match &act {
             Act::Message(message) => message.params_value(),
             Act::Listen | Act::End => None,
@@ -112,7 +114,19 @@ impl Call {
             }
             _ => Target::Connection,
         };
-        Ok(Self { id, session, subject, connection, direction, act, source, shown, target, params })
+        Ok(Self {
+            id,
+            session,
+            subject,
+            connection,
+            direction,
+            act,
+            source,
+            shown,
+            pin,
+            target,
+            params,
+        })
     }
 
     /// What policies call this act: the MCP method, or `response`, `transport/listen`,

@@ -16,7 +16,7 @@ pub struct ApproveArgs {
     /// What to approve; its beginning is enough [default: list what waits]
     #[arg(value_name = "ID")]
     id: Option<String>,
-    /// Approve without being asked again
+    /// Do not ask again on a terminal
     #[arg(long, short, requires = "id")]
     yes: bool,
     /// A sentence for the record
@@ -43,15 +43,10 @@ pub async fn run(args: ApproveArgs, context: &Context) -> Result<(), CliError> {
     if !ui.json() {
         show(ui, &approval, now);
     }
-    if !args.yes {
-        if !ui.interactive() {
-            return Err(CliError::new(Kind::Usage, "nobody is here to be asked")
-                .hint(format!("run `mcpx approve {} --yes`", approval.id)));
-        }
-        if !ui.confirm("Approve this call?")? {
-            return Err(CliError::failure("nothing was approved")
-                .hint(format!("run `mcpx deny {}` to refuse it", approval.id)));
-        }
+    // Where nobody can be asked, naming the approval is the yes.
+    if !args.yes && ui.interactive() && !ui.confirm("Approve this call?")? {
+        return Err(CliError::failure("nothing was approved")
+            .hint(format!("run `mcpx deny {}` to refuse it", approval.id)));
     }
     let decided = remote.decide(&approval.id, Verdict::Approve, args.reason.as_deref()).await?;
     if ui.json() {

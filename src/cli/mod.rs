@@ -189,6 +189,7 @@ impl Verb {
 /// Diagnostics go to stderr; stdout is data, or the protocol.
 fn start_diagnostics(filter: Option<&str>, verbose: bool, verb: &Verb) {
     use tracing_subscriber::EnvFilter;
+    let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     let usual = match (verbose, verb) {
         (true, _) => "mcpx=debug,info",
         (false, Verb::Serve(_)) => "mcpx=info,warn",
@@ -202,6 +203,7 @@ fn start_diagnostics(filter: Option<&str>, verbose: bool, verb: &Verb) {
     let _already_set = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(colours)
         .with_target(false)
         .try_init();
 }

@@ -145,7 +145,8 @@ fn http(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reach
                 .header
                 .parse::<HeaderName>()
                 .map_err(|_| place.error(at, format!("{:?} is no header name", given.header)))?;
-            let from = source(given.from.get_ref(), base, place, given.from.span().start)?;
+            let from =
+                source(&table.name, given.from.get_ref(), base, place, given.from.span().start)?;
             Some(Credential { header, prefix: given.prefix.clone(), from })
         }
     };
@@ -169,7 +170,7 @@ fn stdio(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reac
         let at = value.span().start;
         let secret = match value.get_ref() {
             EnvValue::Plain(text) => Secret::new(text.clone()),
-            EnvValue::From { from } => match source(from, base, place, at)? {
+            EnvValue::From { from } => match source(&table.name, from, base, place, at)? {
                 SecretSource::Fixed(secret) => secret,
                 SecretSource::File(path) => {
                     Secret::new(super::read(&path)?.trim_end_matches(['\n', '\r']).to_owned())
@@ -200,6 +201,7 @@ fn find_program(program: &str, base: &Path) -> Option<PathBuf> {
 }
 
 fn source(
+    connection: &Spanned<ConnectionName>,
     text: &str,
     base: &Path,
     place: &Place<'_>,
@@ -209,7 +211,11 @@ fn source(
         #[expect(clippy::disallowed_methods, reason = "config is where the environment is read")]
         let value = std::env::var(name);
         return value.map(|value| SecretSource::Fixed(Secret::new(value))).map_err(|_| {
-            place.error(at, format!("the environment variable {name} is not set, or not text"))
+            let what = format!(
+                "connection {}: the environment variable {name} is not set, or not text",
+                connection.get_ref()
+            );
+            place.error(at, what)
         });
     }
     if let Some(path) = text.strip_prefix("file:") {

@@ -54,10 +54,10 @@ impl Gateway {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                let refusal = Refusal::from(&error);
-                return self
-                    .own_answer(permit.get().call(), &trail, &refusal, failed(&error))
-                    .await;
+                let call = permit.get().call();
+                tracing::warn!(connection = %call.connection, %error, "an upstream failed");
+                let refusal = Refusal::upstream_failed(&call.connection, &error);
+                return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
             }
         };
         trail.upstream_status = Some(answer.status.as_u16());
@@ -84,7 +84,7 @@ impl Gateway {
                         status: answer.status.as_u16(),
                         content_type: "a request instead of an answer".to_owned(),
                     };
-                    let refusal = Refusal::from(&error);
+                    let refusal = Refusal::upstream_failed(&call.connection, &error);
                     self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
                 }
                 Err(refusal) => {
@@ -159,7 +159,7 @@ impl Gateway {
     /// server's own is a call in the other direction, decided like every call.
     fn judge(&self, caller: &Caller, call: &Call, raw: Bytes) -> Result<Judged, Refusal> {
         let message = Message::decode(raw, Origin::Server, &self.settings.limits)
-            .map_err(|error| Refusal::upstream_malformed(&error))?;
+            .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))?;
         let Kind::Response { id, is_error } = message.kind() else {
             let act = Act::Message(message);
             let own = self.call(caller, Direction::ServerToClient, act)?;
@@ -237,8 +237,10 @@ impl Gateway {
                     return;
                 }
                 Some(Err(error)) => {
-                    let refusal = Refusal::from(&error);
-                    self.stop(&permit, &trail, &refusal, failed(&error), answered, &out).await;
+                    let connection = &permit.get().call().connection;
+                    let refusal = Refusal::upstream_failed(connection, &error);
+                    let outcome = Outcome::UpstreamFailed;
+                    self.stop(&permit, &trail, &refusal, outcome, answered, &out).await;
                     return;
                 }
                 Some(Ok(event)) => {
@@ -273,7 +275,7 @@ impl Gateway {
         }
         if !event.exact {
             let error = UpstreamError::BrokeOff { why: "an event is not UTF-8".to_owned() };
-            return fail(Refusal::from(&error), *answered).await;
+            return fail(Refusal::upstream_failed(&call.connection, &error), *answered).await;
         }
         let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
         let out_event = match data {
@@ -357,10 +359,6 @@ async fn broken(error: &crate::audit::RecordError, out: &mpsc::Sender<Piece>) ->
 /// A client that left is noticed by the loop, which then records it.
 fn sent<E>(_outcome: Result<(), E>) -> Flow {
     Flow::On
-}
-
-fn failed(_error: &UpstreamError) -> Outcome {
-    Outcome::UpstreamFailed
 }
 
 fn is_tool_error(message: &Message) -> bool {

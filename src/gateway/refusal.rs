@@ -188,8 +188,9 @@ impl Refusal {
     }
 
     /// The MCP server answered with what the strict decoder refuses.
-    pub fn upstream_malformed(error: &DecodeError) -> Self {
-        let message = format!("the MCP server sent an unusable message: {error}");
+    pub fn upstream_malformed(connection: &ConnectionName, error: &DecodeError) -> Self {
+        let message =
+            format!("connection {connection}: the MCP server sent an unusable message: {error}");
         Self::upstream("upstream_malformed", message)
     }
 
@@ -310,9 +311,12 @@ impl From<UnknownSession> for Refusal {
     }
 }
 
-impl From<&UpstreamError> for Refusal {
-    fn from(error: &UpstreamError) -> Self {
-        let mut refusal = Self::upstream(error.code(), error.to_string());
+impl Refusal {
+    /// The MCP server of a connection failed. Says which connection and how, and not where that
+    /// server is: its address and path are the operator's business.
+    pub fn upstream_failed(connection: &ConnectionName, error: &UpstreamError) -> Self {
+        let message = format!("connection {connection}: {error}");
+        let mut refusal = Self::upstream(error.code(), message);
         (refusal.status, refusal.rpc) = match error {
             UpstreamError::SessionGone => (StatusCode::NOT_FOUND, rpc::INVALID_REQUEST),
             UpstreamError::SessionNeeded | UpstreamError::IdInUse => {

@@ -101,7 +101,7 @@ pub(super) fn write(reply: Reply) -> Response<Body> {
             let what = if forwarded {
                 "the answer was withheld; whether the call took effect is unknown"
             } else {
-                "the call was refused and not forwarded"
+                "without a record the call was refused and not forwarded"
             };
             let message = format!(
                 r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"the audit log cannot be written: {what}","data":{{"mcpx":{{"code":"audit_unavailable","forwarded":{forwarded}}}}}}}}}"#

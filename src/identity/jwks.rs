@@ -54,6 +54,8 @@ struct Held {
 struct Attempt {
     at: i64,
     outcome: Result<(), TokenError>,
+    /// Whether there were no keys before it.
+    was_first: bool,
 }
 
 struct Key {
@@ -164,13 +166,16 @@ impl Shared {
         let pause = if current.is_some() { PAUSE } else { FIRST_PAUSE };
         if let Some(attempt) = last.as_ref()
             && attempt.is_recent(now, pause)
+            // Keys may have changed right after they were first fetched: once, ask again.
+            && !(attempt.was_first && attempt.outcome.is_ok())
         {
             return attempt.outcome.clone();
         }
+        let was_first = current.is_none();
         let outcome = source.fetch().await.map(|keys| {
             self.held.store(Some(Arc::new(Held { keys, fetched: now })));
         });
-        *last = Some(Attempt { at: now, outcome: outcome.clone() });
+        *last = Some(Attempt { at: now, outcome: outcome.clone(), was_first });
         outcome
     }
 }

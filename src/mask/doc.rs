@@ -182,6 +182,35 @@ impl Node {
     }
 }
 
+/// A document and its text.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) text: &'a str,
+    pub(super) doc: &'a Doc,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn string(self, node: &'a Node) -> &'a str {
+        self.doc.string(self.text, node)
+    }
+
+    pub(super) fn kind(self, at: u32) -> Option<Kind> {
+        self.doc.node(at).map(|node| node.kind)
+    }
+
+    /// The string at `at`, if it is one.
+    pub(super) fn string_at(self, at: u32) -> Option<&'a str> {
+        let node = self.doc.node(at).filter(|node| node.kind == Kind::String)?;
+        Some(self.string(node))
+    }
+
+    /// The value of the member `name` of the object at `at`.
+    pub(super) fn member(self, at: u32, name: &str) -> Option<u32> {
+        let mut keys = self.doc.children(at).filter(|(_, node)| node.kind == Kind::Key);
+        keys.find(|(_, key)| self.string(key) == name).map(|(key, _)| key + 1)
+    }
+}
+
 /// Texts are at most [`LARGEST`] bytes, and no decoded text is longer than its raw form.
 fn offset(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
@@ -194,11 +223,12 @@ pub(super) fn regions(text: &str, level: u8) -> Result<Regions, MaskError> {
     let trimmed = text.trim_ascii();
     let lead = text.len() - text.trim_ascii_start().len();
     let mut at = 0;
-    if trimmed.starts_with('"') && trimmed.contains('\\') {
-        if let Ok((doc, _)) = Doc::read(trimmed, &mut Walker::new(trimmed, DEPTH)) {
-            push(&mut regions, lead..lead + trimmed.len(), doc, trimmed, true, level)?;
-            return Ok(regions);
-        }
+    if trimmed.starts_with('"')
+        && trimmed.contains('\\')
+        && let Ok((doc, _)) = Doc::read(trimmed, &mut Walker::new(trimmed, DEPTH))
+    {
+        push(&mut regions, lead..lead + trimmed.len(), doc, trimmed, true, level)?;
+        return Ok(regions);
     }
     // Reading on from each bracket of a text that only looks like JSON would be quadratic, so
     // failed attempts may read as much as the text again, twice, and then it is plain text.

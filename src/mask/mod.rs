@@ -7,7 +7,7 @@
 //!
 //! In the order of the work: [`doc`] reads a message and the JSON within its strings, [`message`]
 //! says what is protocol and what is data, [`walk`] goes over it twice (learning, then masking),
-//! [`fields`] knows names, [`detect`] knows patterns, [`values`] what was learnt, and [`redact`]
+//! [`shape`] knows tables and records, [`fields`] knows names, [`detect`] knows patterns, [`values`] what was learnt, and [`redact`]
 //! what stands in a value's place. For operators: `docs/masking.md`.
 
 mod class;
@@ -17,6 +17,7 @@ mod fields;
 mod message;
 mod redact;
 mod rules;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -33,10 +34,10 @@ pub use rules::{Rules, RulesError};
 
 use crate::mcp::json;
 use detect::Detector;
-use doc::Doc;
+use doc::{Doc, Place};
 use fields::{Fields, Strength};
 use message::Role;
-use walk::{Place, Walk};
+use walk::Walk;
 
 /// One masked value: what it was and where it stood, never the value itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

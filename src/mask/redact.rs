@@ -30,9 +30,30 @@ pub(super) fn whole(class: Class) -> String {
     format!("[{class} masked]")
 }
 
-/// Whether the text is exactly what [`whole`] writes.
+/// Whether the text is exactly what one of the transforms writes, of whatever class: a value may
+/// have been found under one class by its look and be met again under another by its name.
 pub(super) fn is_masked(text: &str) -> bool {
     masked_prefix(text) == Some(text.len())
+        || is_starred(text)
+        || text
+            .split_once("***@")
+            .is_some_and(|(first, domain)| first.len() == 1 && domain == MASKED_DOMAIN)
+}
+
+/// Stars, and at most four letters or digits behind the last of them; perhaps a country before.
+fn is_starred(text: &str) -> bool {
+    let Some((first, last)) = text.find('*').zip(text.rfind('*')) else { return false };
+    let between = |part: Option<&str>| {
+        part.is_some_and(|part| part.bytes().all(|b| matches!(b, b'*' | b' ' | b'-')))
+    };
+    let tail = text.get(last..).unwrap_or_default();
+    let kept = tail.bytes().filter(u8::is_ascii_alphanumeric).count();
+    let country = text.get(..first).unwrap_or_default();
+    (country.is_empty() || (country.len() == 2 && country.bytes().all(|b| b.is_ascii_alphabetic())))
+        && between(text.get(first..last))
+        && kept <= 4
+        && tail.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'*' | b' ' | b'-'))
+        && text.bytes().filter(|b| *b == b'*').count() >= 5
 }
 
 /// The length of the masked text that `text` begins with.

@@ -8,10 +8,11 @@ use std::ops::Range;
 
 use super::class::Class;
 use super::detect::{self, Hit};
-use super::doc::{Doc, Node, Regions};
+use super::doc::{Node, Place, Regions};
 use super::fields::{Field, Part, Strength};
 use super::message::{Facts, Role, block_role};
 use super::redact;
+use super::shape::{Columns, Member, Shape, header_row, inherited};
 use super::values::Values;
 use super::{Finding, Masker};
 use crate::mcp::json::{Kind, escape};
@@ -36,35 +37,6 @@ enum Step {
     Index(usize),
     /// Into the JSON that a string holds.
     Inside,
-}
-
-/// A document and its text.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) text: &'a str,
-    pub(super) doc: &'a Doc,
-}
-
-impl<'a> Place<'a> {
-    fn string(self, node: &'a Node) -> &'a str {
-        self.doc.string(self.text, node)
-    }
-
-    fn kind(self, at: u32) -> Option<Kind> {
-        self.doc.node(at).map(|node| node.kind)
-    }
-
-    /// The string at `at`, if it is one.
-    fn string_at(self, at: u32) -> Option<&'a str> {
-        let node = self.doc.node(at).filter(|node| node.kind == Kind::String)?;
-        Some(self.string(node))
-    }
-
-    /// The value of the member `name` of the object at `at`.
-    fn member(self, at: u32, name: &str) -> Option<u32> {
-        let mut keys = self.doc.children(at).filter(|(_, node)| node.kind == Kind::Key);
-        keys.find(|(_, key)| self.string(key) == name).map(|(key, _)| key + 1)
-    }
 }
 
 /// Every key of the message once, with what it means.
@@ -131,10 +103,11 @@ impl<'m> Walk<'m> {
             other => other,
         };
         let data_keys = role.has_data_keys();
-        let mut keys: Vec<(u32, usize)> = Vec::new();
+        let mut members: Vec<Member> = Vec::new();
         for (key, node) in place.doc.children(at) {
             if node.kind == Kind::Key {
-                keys.push((key, self.names.number(self.masker, place.string(node))));
+                let name = self.names.number(self.masker, place.string(node));
+                members.push(Member { key, name, field: self.names.field(name) });
             }
         }
         let facts = Facts {
@@ -145,13 +118,13 @@ impl<'m> Walk<'m> {
                 _ => None,
             },
         };
-        let shape = Shape::of(place, &keys, &self.names, self.masker);
+        let shape = Shape::of(place, &members, self.masker);
         let inherited = inherited(place, at, field);
         let mut taken = HashMap::new();
-        for (key, name) in &keys {
-            let Some(own) = self.names.names.get(*name) else { continue };
-            let member = role.member(&own.text, facts);
-            let mut inner = own.field;
+        for member in &members {
+            let Some(own) = self.names.names.get(member.name) else { continue };
+            let member_role = role.member(&own.text, facts);
+            let mut inner = member.field;
             if inner.rule.is_none() && !inner.veto && inner.part != Part::Neutral {
                 let from_siblings = match inner.part {
                     Part::Name if shape.personal => self.masker.name_rule(),
@@ -161,14 +134,14 @@ impl<'m> Walk<'m> {
                 inner.rule = from_siblings.or(inherited);
             }
             if data_keys && !self.learning {
-                self.key(place, *key, *name, &keys, &mut taken, edits);
+                self.key(place, *member, &members, &mut taken, edits);
             }
-            self.path.push(Step::Key(*name));
+            self.path.push(Step::Key(member.name));
             match &shape.columns {
                 Some(columns) if data_keys && inner.part == Part::Rows => {
-                    self.rows(place, *key + 1, columns, edits);
+                    self.rows(place, member.key + 1, columns, edits);
                 }
-                _ => self.value(place, *key + 1, member, inner, edits),
+                _ => self.value(place, member.key + 1, member_role, inner, edits),
             }
             self.path.pop();
         }
@@ -292,7 +265,7 @@ impl<'m> Walk<'m> {
         if !field.veto {
             self.values.find(part, &mut hits);
         }
-        detect::settle(&mut hits);
+        detect::settle(part, &mut hits);
         edits.extend(self.report(&hits).into_iter().map(|(hit, replacement)| {
             (range.start + hit.start..range.start + hit.end, replacement)
         }));
@@ -336,17 +309,16 @@ impl<'m> Walk<'m> {
     fn key(
         &mut self,
         place: Place<'_>,
-        key: u32,
-        name: usize,
-        keys: &[(u32, usize)],
+        member: Member,
+        members: &[Member],
         taken: &mut HashMap<String, u32>,
         edits: &mut Edits,
     ) {
-        let Some(hit) = self.masked_key(name).cloned() else { return };
+        let Some(hit) = self.masked_key(member.name).cloned() else { return };
         if taken.is_empty() {
-            for (_, other) in keys {
-                if self.masked_key(*other).is_none()
-                    && let Some(other) = self.names.names.get(*other)
+            for other in members {
+                if self.masked_key(other.name).is_none()
+                    && let Some(other) = self.names.names.get(other.name)
                 {
                     taken.insert(other.text.to_string(), 0);
                 }
@@ -358,11 +330,11 @@ impl<'m> Walk<'m> {
             unique = format!("{}-{}", hit.replacement, *count + 1);
         }
         taken.insert(unique.clone(), 0);
-        self.path.push(Step::Key(name));
+        self.path.push(Step::Key(member.name));
         let pointer = self.pointer();
         self.path.pop();
         self.findings.push(Finding { class: hit.class, pointer });
-        if let Some(node) = place.doc.node(key) {
+        if let Some(node) = place.doc.node(member.key) {
             let length = place.string(node).len();
             edits.push((place.doc.raw_range(node, &(0..length)), escape(&unique)));
         }
@@ -375,7 +347,7 @@ impl<'m> Walk<'m> {
             let mut hits = Vec::new();
             self.masker.detector.find(&self.masker.fields, Field::NONE, &name.text, &mut hits);
             self.values.find(&name.text, &mut hits);
-            detect::settle(&mut hits);
+            detect::settle(&name.text, &mut hits);
             name.masked = Some(hits.first().map(|first| first.class).map(|class| {
                 let replacement = apply(&name.text, &hits);
                 Hit { range: 0..name.text.len(), class, replacement }
@@ -432,110 +404,6 @@ impl Names {
     fn field(&self, number: usize) -> Field {
         self.names.get(number).map_or(Field::NONE, |name| name.field)
     }
-}
-
-/// What an object's members say of one another.
-#[derive(Default)]
-struct Shape {
-    /// It has facts about a person.
-    personal: bool,
-    /// What its `name`, `key` or `field` says about its `value`.
-    named: Option<(Class, Strength)>,
-    /// The columns that it declares for its rows.
-    columns: Option<Columns>,
-}
-
-/// What columns hold, in order.
-struct Columns {
-    fields: Vec<Field>,
-    /// Their names are the first of the rows.
-    in_first_row: bool,
-}
-
-impl Shape {
-    fn of(place: Place<'_>, keys: &[(u32, usize)], names: &Names, masker: &Masker) -> Self {
-        let part = |wanted: Part| keys.iter().filter(move |(_, n)| names.field(*n).part == wanted);
-        let mut shape = Self {
-            personal: keys.iter().any(|(_, name)| names.field(*name).is_personal()),
-            ..Self::default()
-        };
-        if part(Part::Value).next().is_some() {
-            shape.named = part(Part::Key)
-                .chain(part(Part::Name))
-                .find_map(|(key, _)| masker.fields.resolve(place.string_at(key + 1)?).rule);
-        }
-        if part(Part::Rows).next().is_some() {
-            shape.columns =
-                part(Part::Columns).find_map(|(key, _)| columns(place, key + 1, masker));
-        }
-        shape
-    }
-}
-
-/// Reads a list of column names: strings, or objects that have one.
-fn columns(place: Place<'_>, at: u32, masker: &Masker) -> Option<Columns> {
-    if place.kind(at) != Some(Kind::Array) {
-        return None;
-    }
-    let mut fields: Vec<Field> = place
-        .doc
-        .children(at)
-        .map(|(column, node)| {
-            let name = match node.kind {
-                Kind::String => place.string_at(column),
-                Kind::Object => ["name", "key", "field", "column", "label", "header", "title"]
-                    .iter()
-                    .find_map(|name| place.string_at(place.member(column, name)?)),
-                _ => None,
-            };
-            name.map_or(Field::NONE, |name| masker.fields.resolve(name))
-        })
-        .collect();
-    if fields.iter().any(|field| field.is_personal()) {
-        for field in fields.iter_mut().filter(|field| field.part == Part::Name) {
-            field.rule = masker.name_rule();
-        }
-    }
-    Some(Columns { fields, in_first_row: false })
-}
-
-/// The columns of an array of rows whose first row holds their names.
-fn header_row(place: Place<'_>, at: u32, masker: &Masker) -> Option<Columns> {
-    let mut rows = place.doc.children(at);
-    let (first, _) = rows.next().filter(|(_, node)| node.kind == Kind::Array)?;
-    rows.next().filter(|(_, node)| node.kind == Kind::Array)?;
-    let mut names = place.doc.children(first);
-    let short =
-        |at: u32| place.string_at(at).is_some_and(|name| !name.is_empty() && name.len() < 64);
-    if !names.all(|(name, _)| short(name)) {
-        return None;
-    }
-    let columns = columns(place, first, masker)?;
-    let telling = columns.fields.iter().any(|field| field.rule.is_some());
-    (telling && columns.fields.len() > 1).then_some(Columns { in_first_row: true, ..columns })
-}
-
-/// What a sensitive object hands down to its members: `"name": {"given": …}`.
-fn inherited(place: Place<'_>, at: u32, field: Field) -> Option<(Class, Strength)> {
-    const REACHING: &[Class] = &[
-        Class::CARD,
-        Class::CVV,
-        Class::SSN,
-        Class::NAME,
-        Class::PHONE,
-        Class::ADDRESS,
-        Class::NATIONAL_ID,
-        Class::ACCOUNT,
-        Class::MRN,
-        Class::HEALTH_PLAN,
-    ];
-    let rule = field
-        .rule
-        .filter(|(class, strength)| *strength == Strength::Sure && REACHING.contains(class))?;
-    // A schema describes the field and holds none of its values.
-    const TYPES: &[&str] = &["string", "number", "integer", "object", "array", "boolean"];
-    let kind = place.member(at, "type").and_then(|at| place.string_at(at));
-    (!kind.is_some_and(|kind| TYPES.contains(&kind))).then_some(rule)
 }
 
 /// Whether a field's name decides over this string.

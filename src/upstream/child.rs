@@ -77,9 +77,10 @@ impl Child {
         }
         #[cfg(unix)]
         command.process_group(0);
-        let mut process = command
-            .spawn()
-            .map_err(|error| cannot(format!("{}: {error}", launch.program.display())))?;
+        let mut process = command.spawn().map_err(|error| {
+            tracing::error!(program = %launch.program.display(), %error, "cannot start");
+            cannot(error.to_string())
+        })?;
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (process.stdin.take(), process.stdout.take(), process.stderr.take())
         else {

@@ -1,5 +1,7 @@
 //! Somebody logs in with a device code, works, and logs out.
 
+use std::time::Duration;
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::site::files;
@@ -82,8 +84,9 @@ fn a_provider_that_tells_no_interval(world: &World) -> anyhow::Result<()> {
     let login = alice.login(&server)?;
     idp.approve(&login.address, "alice")?;
     login.proc.finish()?.exits(0);
-    // RFC 8628, section 3.2: without an interval, poll every five seconds; approval took less.
-    assert_eq!(idp.stats()?["token"], 1);
+    // RFC 8628, section 3.2: without an interval, poll every five seconds. The first try may come
+    // at once; approval took less than two intervals.
+    assert!(idp.stats()?["token"].as_u64() <= Some(2), "polled too often: {}", idp.stats()?);
     Ok(())
 }
 
@@ -101,9 +104,10 @@ fn many_commands_share_one_rotating_login(world: &World) -> anyhow::Result<()> {
     let server = Site::new(world, &idp).http("ledger", &ledger.url).start()?;
     // So short that every command has to refresh; a refresh token that is used twice would end
     // the login for all of them.
-    idp.set("id-seconds/30")?;
+    idp.set("id-seconds/2")?;
     let alice = Person::logged_in(world, "alice", &server, &idp)?;
     for _round in 0..2 {
+        std::thread::sleep(Duration::from_secs(2));
         let commands: Vec<Proc> =
             (0..6).map(|_| alice.start(&["ls", "--json"])).collect::<Result<_, _>>()?;
         for command in commands {
@@ -119,10 +123,11 @@ fn many_commands_share_one_rotating_login(world: &World) -> anyhow::Result<()> {
 fn somebody_who_has_left_the_organisation(world: &World) -> anyhow::Result<()> {
     let idp = world.idp()?;
     let server = Site::new(world, &idp).start()?;
-    idp.set("id-seconds/30")?;
+    idp.set("id-seconds/2")?;
     let carol = Person::logged_in(world, "carol", &server, &idp)?;
     carol.run(&["ls"])?.exits(0);
     idp.remove("carol")?;
+    std::thread::sleep(Duration::from_secs(2));
     carol.run(&["ls"])?.exits(4).says("mcpx login");
     Ok(())
 }

@@ -229,7 +229,7 @@ fn an_upstream_that_is_not_there(world: &World) -> anyhow::Result<()> {
     let gone = world.ledger()?;
     let url = gone.url.clone();
     drop(gone);
-    let missing = ["/no/such/program".to_owned()];
+    let missing = ["/bin/false".to_owned()];
     let server = Site::new(world, &idp).http("gone", &url).stdio("missing", &missing).start()?;
     let alice = Person::logged_in(world, "alice", &server, &idp)?;
     for connection in ["gone", "missing"] {
@@ -240,7 +240,7 @@ fn an_upstream_that_is_not_there(world: &World) -> anyhow::Result<()> {
         };
         assert!(told.contains(connection), "which server failed is not told: {told}");
         // Whose port and which path it is concerns the operator, not the caller.
-        assert!(!told.contains("/no/such/program") && !told.contains(&url), "{told}");
+        assert!(!told.contains("/bin/false") && !told.contains(&url), "{told}");
     }
     let failed = server.leaves_of("response");
     assert!(failed.iter().any(|leaf| leaf["outcome"] == "upstream_failed"), "{failed:#?}");

@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::{Hit, before, byte, iban, pairs};
 use crate::mask::class::Class;
 use crate::mask::fields::{Field, Fields};
+use crate::mask::redact;
 
 /// Cards, SSNs and IBANs in `text`.
 pub(super) fn find(fields: &Fields, field: Field, text: &str, hits: &mut Vec<Hit>) {
@@ -30,7 +31,13 @@ pub(super) fn find(fields: &Fields, field: Field, text: &str, hits: &mut Vec<Hit
             });
             match found {
                 Some((range, class, used)) => {
-                    hits.extend(Hit::new(text, range, class));
+                    let mut hit = Hit::new(text, range, class);
+                    // A card and its three-digit code can pass for a longer card, whose last four
+                    // digits would show the code.
+                    if let Some(hit) = hit.as_mut().filter(|_| used == 5) {
+                        hit.replacement = redact::whole(class);
+                    }
+                    hits.extend(hit);
                     index += used;
                 }
                 None => index += 1,
@@ -110,16 +117,17 @@ fn grouped(
         if !same || !is_free(text, &range) {
             return None;
         }
-        // A number that goes on with the same dash is a longer one. Blanks also part words, so a
-        // blank and more digits say nothing against a card, whose check digit speaks for it.
-        let joined = |at: Option<usize>, beyond: Option<usize>| {
-            at.zip(beyond).is_some_and(|(at, beyond)| {
-                byte(text, at) == separator && byte(text, beyond).is_ascii_digit()
-            })
+        // A number that goes on behind a dash is a longer one. Blanks also part words, so a blank
+        // and more digits say nothing against a card, whose check digit speaks for it.
+        let joins = |at: usize| {
+            byte(text, at) == b'-'
+                || (separator == b' ' && *class == Class::SSN && byte(text, at) == b' ')
         };
-        let goes_on = joined(Some(range.end), Some(range.end + 1))
-            || joined(range.start.checked_sub(1), range.start.checked_sub(2));
-        if goes_on && (separator == b'-' || *class == Class::SSN) {
+        let goes_on = joins(range.end) && byte(text, range.end + 1).is_ascii_digit()
+            || range.start >= 2
+                && joins(range.start - 1)
+                && byte(text, range.start - 2).is_ascii_digit();
+        if goes_on {
             return None;
         }
         let ok = if *class == Class::SSN { is_ssn(text, &range) } else { is_card_at(text, &range) };
@@ -338,6 +346,8 @@ mod tests {
             ("mc2 2223003122003222", "mc2 ************3222"),
             ("jcb 3530111333300000, next", "jcb ************0000, next"),
             ("6011000990139424\n4222222222222", "************9424\n*********2222"),
+            ("4111 1111 1111 1111 078-05-1120", "**** **** **** 1111 ***-**-1120"),
+            ("4111 1111 1111 1111 078", "[pci.card masked]"),
             ("card_4111111111111111", "card_************1111"),
             ("1,4111111111111111,x", "1,************1111,x"),
         ] {

@@ -66,11 +66,14 @@ fn domain_length(domain: &str) -> Option<usize> {
         let letters: usize =
             label.chars().take_while(|c| c.is_alphabetic()).map(char::len_utf8).sum();
         let (top, behind) = label.split_at(letters);
+        // Digits glued to the end are no part of the name, unless it is a version's.
+        let glued = |behind: &str| behind.starts_with(char::is_numeric);
+        let named = domain.get(..at).is_some_and(|host| host.contains(char::is_alphabetic));
         if index > 0 && label.starts_with("xn--") {
             longest = Some((at + label.len(), label));
         } else if index > 0
             && top.chars().nth(1).is_some()
-            && (behind.is_empty() || behind.starts_with('-'))
+            && (behind.is_empty() || behind.starts_with('-') || (named && glued(behind)))
         {
             longest = Some((at + letters, top));
         }
@@ -95,6 +98,7 @@ mod tests {
             ("a@b.xn--p1ai", "a***@masked.invalid"),
             ("x=ada@example.org&y=bob@example.org", "x=a***@masked.invalid&y=b***@masked.invalid"),
             ("ada@example.org-2024.", "a***@masked.invalid-2024."),
+            ("ada@example.org2024", "a***@masked.invalid2024"),
             ("ada@my-mail.co-op.example", "a***@masked.invalid"),
             ("ada@example.org...then", "a***@masked.invalid...then"),
         ] {

@@ -112,8 +112,9 @@ impl Detector {
 }
 
 /// Sorts hits and settles overlaps: what lies within another hit goes; two that cross become one
-/// whose whole text is masked.
-pub(super) fn settle(hits: &mut Vec<Hit>) {
+/// whose whole text is masked, to the end of the word, so that what is left of it cannot look like
+/// something new.
+pub(super) fn settle(text: &str, hits: &mut Vec<Hit>) {
     hits.sort_by(|a, b| {
         a.range.start.cmp(&b.range.start).then_with(|| b.range.end.cmp(&a.range.end))
     });
@@ -122,7 +123,9 @@ pub(super) fn settle(hits: &mut Vec<Hit>) {
             return false;
         }
         if next.range.end > kept.range.end {
-            kept.range.end = next.range.end;
+            let rest = text.get(next.range.end..).unwrap_or_default();
+            let word = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+            kept.range.end = next.range.end + word;
             kept.replacement = redact::whole(kept.class);
         }
         true
@@ -149,7 +152,7 @@ pub(super) mod tests {
         let fields = Fields::new(&Rules::default(), &HashSet::new()).unwrap();
         let mut hits = Vec::new();
         Detector::new(HashSet::new()).find(&fields, Field::NONE, text, &mut hits);
-        settle(&mut hits);
+        settle(text, &mut hits);
         let mut out = String::new();
         let mut at = 0;
         for hit in hits {
@@ -171,7 +174,7 @@ pub(super) mod tests {
     fn crossing_hits_leave_nothing_over() {
         let hit = |range, class| Hit { range, class, replacement: "x".to_owned() };
         let mut hits = vec![hit(4..9, Class::SSN), hit(0..6, Class::EMAIL), hit(1..2, Class::CARD)];
-        settle(&mut hits);
+        settle("abcdefghi-jk", &mut hits);
         assert_eq!(hits.len(), 1);
         assert_eq!(hits[0].range, 0..9);
         assert_eq!(hits[0].replacement, "[pii.email masked]");

@@ -22,7 +22,7 @@ pub(super) fn find(fields: &Fields, text: &str, hits: &mut Vec<Hit>) {
         let Some(value) = text.get(range.clone()) else { continue };
         if is_trivial(value)
             || (strength == Strength::Likely && !fits(class, value))
-            || !(quoted || plausible(class, value))
+            || !(quoted || (plausible(class, value) && !is_call(text, range.end)))
         {
             continue;
         }
@@ -100,7 +100,7 @@ pub(in crate::mask) fn is_trivial(value: &str) -> bool {
 
 /// Whether a value has the shape of its class, asked where the name alone does not decide.
 pub(in crate::mask) fn fits(class: Class, value: &str) -> bool {
-    let digits = value.bytes().filter(|b| b.is_ascii_digit() || *b == b'*').count();
+    let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let spaced = value.contains(char::is_whitespace);
     if redact::is_masked(value) {
         return true;
@@ -121,10 +121,10 @@ pub(in crate::mask) fn fits(class: Class, value: &str) -> bool {
 
 /// Whether an unquoted value is one, and not the next word of a sentence or a piece of code.
 fn plausible(class: Class, value: &str) -> bool {
-    let digits = value.bytes().filter(|b| b.is_ascii_digit() || *b == b'*').count();
+    let digits = value.bytes().filter(u8::is_ascii_digit).count();
     match class {
         Class::EMAIL => value.contains('@'),
-        Class::NAME => value.chars().next().is_some_and(char::is_alphabetic),
+        Class::NAME => value.starts_with(|c: char| c.is_alphanumeric() && !c.is_ascii_digit()),
         Class::ADDRESS => digits >= 1 && value.contains(' '),
         Class::PASSWORD | Class::AWS | Class::PRIVATE_KEY => {
             const SENTENCE: &[&str] = &[
@@ -135,12 +135,16 @@ fn plausible(class: Class, value: &str) -> bool {
             ];
             value.len() >= 4
                 && !value.starts_with(['$', '<', '{', '%', '(', '[', '/'])
-                && !value.contains(['(', '['])
                 && !SENTENCE.iter().any(|word| value.eq_ignore_ascii_case(word))
         }
         Class::CVV => digits >= 3,
         _ => digits >= 4,
     }
+}
+
+/// Whether what ends at `end` is a function or an array in a piece of code.
+fn is_call(text: &str, end: usize) -> bool {
+    matches!(byte(text, end), b'(' | b'[')
 }
 
 /// The longest name looked for before a sign.
@@ -194,7 +198,10 @@ fn value_after(text: &str, at: usize, class: Class) -> Option<(Range<usize>, boo
         let rest = text.as_bytes().get(from..).unwrap_or_default();
         from + rest.iter().take(most).take_while(|b| what.contains(b)).count()
     };
-    let start = skip(skip(at + 1, b"=>:*", 4), b" \t", 4);
+    let sign = skip(at + 1, b"=>:", 4);
+    // Markdown closes bold print behind the colon; other stars may be the value's.
+    let bold = text.get(sign..)?.strip_prefix("** ").map_or(sign, |_| sign + 3);
+    let start = skip(bold, b" \t", 4);
     let bare = skip(start, b"\\", 3);
     let quote = byte(text, bare);
     if matches!(quote, b'"' | b'\'' | b'`') {
@@ -206,7 +213,7 @@ fn value_after(text: &str, at: usize, class: Class) -> Option<(Range<usize>, boo
     if redact::masked_prefix(rest).is_some() {
         return None;
     }
-    let rest = clip(rest);
+    let rest = clip(rest, LONGEST_VALUE);
     let mut from = 0;
     let mut token = word_length(rest, class);
     let scheme = rest.get(..token)?;
@@ -219,7 +226,7 @@ fn value_after(text: &str, at: usize, class: Class) -> Option<(Range<usize>, boo
         Class::NAME => name_length(value, assigned),
         Class::ADDRESS if !assigned => line_length(value),
         Class::DOB if !value.starts_with(|c: char| c.is_ascii_digit()) && !assigned => {
-            line_length(value).min(24)
+            line_length(clip(value, 24))
         }
         Class::PHONE => phone_length(value),
         Class::CARD | Class::SSN | Class::IBAN | Class::ACCOUNT => {
@@ -229,12 +236,18 @@ fn value_after(text: &str, at: usize, class: Class) -> Option<(Range<usize>, boo
     };
     let value = value.get(..length)?.trim_end_matches(['.', ' ', ')', ']', '}', '?', '!', ':']);
     let start = start + from;
-    (!value.is_empty()).then_some((start..start + value.len(), false))
+    let end = start + value.len();
+    // A value that stops within a word would leave the word's end to look like something new.
+    let rest = text.get(end..)?;
+    let word = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+    let glued = value.ends_with(char::is_alphanumeric);
+    let end = if glued { end + word } else { end };
+    (!value.is_empty()).then_some((start..end, false))
 }
 
-/// At most [`LONGEST_VALUE`] bytes, cut between characters.
-fn clip(text: &str) -> &str {
-    let mut end = text.len().min(LONGEST_VALUE);
+/// At most so many bytes, cut between characters.
+fn clip(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -253,22 +266,36 @@ fn closing(inside: &[u8], quote: u8, backslashes: usize) -> Option<usize> {
 
 fn word_length(text: &str, class: Class) -> usize {
     let secret = matches!(class, Class::PASSWORD | Class::AWS | Class::PRIVATE_KEY);
+    // Stopping where another name may begin also keeps a text of nothing but names from being
+    // read on from each of them.
     let stops = |c: char| {
         c.is_whitespace()
-            || matches!(c, ',' | ';' | '"' | '\'' | '`' | '&' | '<' | '>')
-            || (!secret && matches!(c, '|' | '(' | ')' | '[' | ']' | '{' | '}'))
+            || matches!(c, ',' | ';' | '"' | '\'' | '`' | '&' | '<' | '>' | '\\' | '(' | '[')
+            || (!secret && matches!(c, '|' | ')' | ']' | '{' | '}' | '='))
+            || (c == ':' && !secret && class != Class::DOB)
     };
-    text.find(stops).unwrap_or(text.len())
+    let end = text.find(stops).unwrap_or(text.len());
+    let bracket = matches!(text.as_bytes().get(end), Some(b'(' | b'['));
+    let code = |b: u8| b.is_ascii_alphabetic() || matches!(b, b'_' | b'.');
+    if !secret || !bracket || text.bytes().take(end).all(code) {
+        return end;
+    }
+    // A bracket in a password, not in a piece of code.
+    let ends =
+        |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'' | '`' | '&' | '<' | '\\');
+    text.find(ends).unwrap_or(text.len())
 }
 
 /// Up to the end of what a line says.
 fn line_length(text: &str) -> usize {
+    let text = clip(text, 160);
     let end = text.find(['\n', '\r', '\t', ';', '|', '"']).unwrap_or(text.len());
     text.get(..end).and_then(|line| line.find("  ")).unwrap_or(end)
 }
 
 /// Capitalised words; a name in small letters goes up to the next comma or line.
 fn name_length(text: &str, assigned: bool) -> usize {
+    let text = clip(text, 96);
     let line = text.find(['\n', '\r', '\t', ';', '|', '"', '(', '<']).unwrap_or(text.len());
     let line = text.get(..line).unwrap_or_default();
     let capital = |word: &str| word.starts_with(char::is_uppercase) && !word.contains(['=', ':']);
@@ -290,17 +317,9 @@ fn name_length(text: &str, assigned: bool) -> usize {
     }
     match (length, assigned) {
         (0, true) => line.find([' ', ',', '&']).unwrap_or(line.len()),
-        (0, false) => line.find(',').unwrap_or(line.len()).min(clip64(line)),
+        (0, false) => line.find(',').unwrap_or(clip(line, 64).len()),
         (length, _) => length,
     }
-}
-
-fn clip64(text: &str) -> usize {
-    let mut end = text.len().min(64);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    end
 }
 
 /// Digits and what is written between them, an extension included.
@@ -357,7 +376,9 @@ mod tests {
                 "var githubToken string = \"ghp_q37nv\"",
                 "var githubToken string = \"[secret.password masked]\"",
             ),
+            ("password=Xk9(2!)z next", "password=[secret.password masked] next"),
             ("dob: 1932-06-03", "dob: 1900-01-01"),
+            ("dob: 1932-06-03T10:20:00Z, x", "dob: 1900-01-01T00:00:00Z, x"),
             ("Address: 12 High Street, Leeds\nnext", "Address: [pii.address masked]\nnext"),
         ] {
             assert_eq!(masked(text), expected);

@@ -58,18 +58,21 @@ fn key_at(text: &str, at: usize, literal: &str, key: &str) -> Option<(Class, usi
         return None;
     }
     let body = key.get(literal.len()..)?.as_bytes();
-    let run = |allowed: fn(&u8) -> bool| body.iter().take(600).take_while(|b| allowed(b)).count();
-    let alphanumeric = run(u8::is_ascii_alphanumeric);
+    let nested = literal.ends_with('.') && body.starts_with(b"xox");
+    if literal.starts_with('x') && !nested && !body.first().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    let run = |allowed: fn(&u8) -> bool| body.iter().take(256).take_while(|b| allowed(b)).count();
+    let run_of_letters = || run(u8::is_ascii_alphanumeric);
     let wordy = run(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     let (class, length) = match literal {
         "github_pat_" => {
-            let whole = body.get(22) == Some(&b'_') || alphanumeric >= 82;
+            let whole = body.get(22) == Some(&b'_') || run_of_letters() >= 82;
             (Class::GITHUB, (wordy == 82 && whole).then_some(wordy))
         }
         "AKIA" | "ASIA" | "ABIA" | "ACCA" => {
-            let base32 = |b: &u8| matches!(b, b'A'..=b'Z' | b'2'..=b'7');
-            // Documentation writes ids with digits outside base 32; they identify nobody.
-            let ok = wordy == 16 && body.iter().take(16).all(base32);
+            let plain = |b: &u8| matches!(b, b'A'..=b'Z' | b'0'..=b'9');
+            let ok = wordy == 16 && body.iter().take(16).all(plain);
             (Class::AWS, ok.then_some(16))
         }
         "AIza" => (Class::GOOGLE, (wordy == 35).then_some(35)),
@@ -80,13 +83,15 @@ fn key_at(text: &str, at: usize, literal: &str, key: &str) -> Option<(Class, usi
         }
         "hooks.slack.com/" => (Class::SLACK, webhook(body)),
         _ if literal.starts_with("gh") => {
-            (Class::GITHUB, (wordy == 36 && github_checksum(body.get(..36)?)).then_some(36))
+            // A token's last six characters are a checksum, which is not asked for: a mistyped or
+            // newer token is masked as well, and nothing else looks like this.
+            (Class::GITHUB, (wordy >= 36 && wordy == run_of_letters()).then_some(wordy))
         }
         _ if literal.starts_with('x') => {
             let length = run(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
             (Class::SLACK, slack(body.get(..length)?).then_some(length))
         }
-        _ => (Class::STRIPE, (alphanumeric >= 10 && wordy == alphanumeric).then_some(alphanumeric)),
+        _ => (Class::STRIPE, (wordy >= 10 && wordy == run_of_letters()).then_some(wordy)),
     };
     let length = length?;
     let body = body.get(..length)?;
@@ -122,30 +127,6 @@ fn slack(body: &[u8]) -> bool {
     let long =
         parts.iter().any(|part| part.len() >= 10 && part.iter().any(u8::is_ascii_alphabetic));
     body.len() >= 20 && parts.len() >= 2 && numeric && long
-}
-
-/// The last six characters are the CRC-32 of the first thirty, in base 62.
-fn github_checksum(body: &[u8]) -> bool {
-    let Some((random, sum)) = body.split_at_checked(30) else { return false };
-    let value = |b: &u8| -> Option<u64> {
-        Some(match b {
-            b'0'..=b'9' => u64::from(b - b'0'),
-            b'A'..=b'Z' => u64::from(b - b'A') + 10,
-            b'a'..=b'z' => u64::from(b - b'a') + 36,
-            _ => return None,
-        })
-    };
-    let written = sum.iter().try_fold(0u64, |sum, b| Some(sum * 62 + value(b)?));
-    written == Some(u64::from(crc32(random)))
-}
-
-/// CRC-32 as in IEEE 802.3, bit by bit: it runs on thirty bytes now and then.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1))
-        })
-    })
 }
 
 /// The length of the private key in PEM form at the beginning of `key`, up to its END line or, if
@@ -187,22 +168,13 @@ mod tests {
     use super::super::tests::{masked, untouched};
     use super::*;
 
-    /// A well-formed GitHub token, made here so that no scanner takes this file for a leak.
+    /// A GitHub token, put together here so that no scanner takes this file for a leak.
     fn github(prefix: &str) -> String {
-        let random = "q37nvbkxcKNNif7xjcbe5mz0Qp3nk0";
-        let mut sum = u64::from(crc32(random.as_bytes()));
-        let digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-        let mut written = Vec::new();
-        for _ in 0..6 {
-            written.insert(0, char::from(digits[usize::try_from(sum % 62).unwrap()]));
-            sum /= 62;
-        }
-        format!("{prefix}_{random}{}", String::from_iter(written))
+        format!("{prefix}_{}", "q37nvbkxcKNNif7xjcbe5mz0Qp3nk0uR81aZ")
     }
 
     #[test]
-    fn crc_is_the_common_one() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    fn the_beginnings_compile() {
         assert!(Secrets::new().beginnings.is_some());
     }
 
@@ -239,20 +211,16 @@ mod tests {
 
     #[test]
     fn near_misses() {
-        let wrong_sum = github("ghp").replace("q37", "q38");
         let short = &github("ghp")[..39];
-        let long = github("ghp") + "a";
         let inside = "x".to_owned() + &github("ghp");
         untouched(&[
-            &wrong_sum,
             short,
-            &long,
             &inside,
             "ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
             "github_pat_short",
             "AKIAZ2QX7YJ5KD3WLM6",   // one short
             "AKIAZ2QX7YJ5KD3WLM6PA", // one long
-            "AKIAZ2QX7YJ5KD3WLM61",  // no base 32
+            "AKIAZ2QX7YJ5KD3wLM6P",  // lower case
             "sk_live_short",
             "pk_live_aB3dE5gH7jK9mN1pQ3sT5vX7z", // public
             "task_live_aB3dE5gH7jK9mN1pQ3",

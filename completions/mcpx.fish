@@ -100,7 +100,7 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l reason -d 'A sente
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l server -d 'The control server [default: the one of the last login]' -r
-complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -s y -l yes -d 'Approve without being asked again'
+complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -s y -l yes -d 'Do not ask again on a terminal'
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l all -d 'List what was decided as well'
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l json -d 'Print data and errors as JSON'
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
@@ -145,8 +145,8 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_sub
 complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -l no-color -d 'Print no colours, as NO_COLOR does'
 complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'
 complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and not __fish_seen_subcommand_from verify" -f -a "verify" -d 'Verify every record of the log, its tree, and its signature'
-complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l dir -d 'A log\'s folder, instead of the server\'s log' -r -F
-complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l key -d 'The log\'s verifier key, as the server publishes it' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l dir -d 'A server\'s data directory, or a log\'s folder, instead of the server\'s log' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l key -d 'The log\'s verifier key that you trust [default: the one that lies beside the log]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand audit; and __fish_seen_subcommand_from verify" -l server -d 'The control server [default: the one of the last login]' -r
@@ -183,12 +183,12 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subc
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l server -d 'The control server [default: the one of the last login]' -r
-complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l serve -d 'Keep serving after the tour'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l serve -d 'Start everything, log both people in, and stay up instead of giving the tour'
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l keep -d 'Keep the data directory afterwards'
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l json -d 'Print data and errors as JSON'
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -l no-color -d 'Print no colours, as NO_COLOR does'
-complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -f -a "sample-server" -d 'An MCP server on stdin and stdout with made-up customers'
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and not __fish_seen_subcommand_from sample-server sample-client" -f -a "sample-client" -d 'An MCP client that makes one call and prints the answer'
 complete -c mcpx -n "__fish_mcpx_using_subcommand demo; and __fish_seen_subcommand_from sample-server" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r

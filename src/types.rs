@@ -297,7 +297,7 @@ mod tests {
     fn secrets_compare_whole() {
         let secret = Secret::generate().unwrap();
         assert_eq!(secret.expose().len(), 43);
-        assert!(secret.matches(&secret.expose().to_owned()));
+        assert!(secret.matches(secret.expose()));
         assert!(!secret.matches(&secret.expose()[..42]));
     }
 }

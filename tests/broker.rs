@@ -215,10 +215,10 @@ fn stdio_without_a_login_tells_the_client() {
     assert_eq!(output.status.code(), Some(4));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
-        (&answer["id"], &answer["error"]["data"]["code"]),
+        (&answer["id"], &answer["error"]["data"]["mcpx"]["code"]),
         (&json!("i"), &json!("login_needed"))
     );
-    assert!(answer["error"]["data"]["hint"].as_str().unwrap().contains("mcpx login"));
+    assert!(answer["error"]["data"]["mcpx"]["hint"].as_str().unwrap().contains("mcpx login"));
     drop(input);
 }
 
@@ -351,8 +351,7 @@ fn approving_shows_exactly_what_is_approved() {
     world.answer("POST /api/approvals/apr_aaaa", 200, approval("apr_aaaa", "approved"));
     assert!(world.ok(&["approve"]).contains("waits for you"));
     for (args, code) in [
-        (&["approve", "aaaa"][..], 2),
-        (&["approve", "apr_aa", "--yes"], 2),
+        (&["approve", "apr_aa", "--yes"][..], 2),
         (&["approve", "zz", "--yes"], 1),
         (&["approve", "aabb", "--yes"], 1),
     ] {
@@ -373,6 +372,8 @@ fn approving_shows_exactly_what_is_approved() {
         serde_json::from_str::<Value>(&body).unwrap(),
         json!({"decision": "approve", "reason": "ok"})
     );
+    world.ok(&["approve", "aaaa"]);
+    assert!(world.seen().pop().unwrap().1.contains(r#""decision":"approve""#), "nobody to ask");
     world.ok(&["deny", "aaaa"]);
     assert!(world.seen().pop().unwrap().1.contains(r#""decision":"deny""#));
 }

@@ -28,14 +28,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "config", "gateway", "store", "upstream", "audit", "identity", "policy", "mask", "mcp",
-            "types",
+            "evidence", "gateway", "store", "upstream", "audit", "identity", "policy", "mask",
+            "mcp", "types",
         ],
     ),
     // The laptop side. Not `upstream`, `gateway`, `store` or `control`: what runs beside an agent
     // must have no code that holds a server's credential.
     ("broker", &["audit", "identity", "policy", "mask", "mcp", "types"]),
-    ("config", &["audit", "identity", "policy", "mask", "mcp", "types"]),
+    // Right under `cli`, not far to the right: a checked configuration is made of the settings
+    // types of the modules that it is for, and none of them reads it.
+    (
+        "config",
+        &["control", "gateway", "upstream", "audit", "identity", "policy", "mask", "mcp", "types"],
+    ),
     (
         "cli",
         &[

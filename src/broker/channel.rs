@@ -242,7 +242,7 @@ pub fn exchange_problem(error: &ExchangeError) -> Problem {
 /// Whether a refusal is about the token and not about the grant: a revoked grant is never asked
 /// for again behind the user's back.
 fn is_renewable(code: &str) -> bool {
-    code == "grant_expired" || code.starts_with("token_")
+    matches!(code, "grant_expired" | "grant_unknown") || code.starts_with("token_")
 }
 
 /// A client without a deadline for the whole exchange, since streams stay open for hours, and

@@ -7,10 +7,6 @@ use serde_json::value::RawValue;
 
 use crate::mcp::Id;
 
-/// The JSON-RPC error code of every error that the broker itself answers with. It lies outside
-/// the ranges that JSON-RPC and MCP reserve; `data.code` tells the errors apart.
-pub const JSON_RPC_CODE: i64 = -31000;
-
 /// Why a message could not be carried, in words that a person can act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -38,14 +34,14 @@ impl Problem {
     }
 
     /// Reads the error that a gateway or control server answered with: its own
-    /// `{"error":{"code","message","hint"}}`, or a JSON-RPC error with the same in `data`.
+    /// `{"error":{"code","message","hint"}}`, or a JSON-RPC error with the same in `data.mcpx`.
     pub fn of_answer(status: StatusCode, body: &[u8]) -> Self {
         let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let error = value.get("error");
         let text = |place: Option<&serde_json::Value>, key: &str| {
             place.and_then(|p| p.get(key)).and_then(|v| v.as_str()).map(str::to_owned)
         };
-        let data = error.and_then(|error| error.get("data"));
+        let data = error.and_then(|error| error.get("data")?.get("mcpx"));
         let code = text(error, "code").or_else(|| text(data, "code"));
         let usual = match status {
             StatusCode::UNAUTHORIZED => "login_needed",
@@ -67,7 +63,26 @@ impl Problem {
 
     /// This problem as a JSON-RPC error for the request `id`, or for nobody in particular.
     pub fn to_json_rpc(&self, id: Option<&Id>) -> String {
-        json_rpc_error(id, JSON_RPC_CODE, &self.message, &self.code, self.hint.as_deref())
+        // Most clients show the message only, so what to do next stands there as well.
+        let message = match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.message),
+            None => self.message.clone(),
+        };
+        json_rpc_error(id, number(&self.code), &message, &self.code, self.hint.as_deref())
+    }
+}
+
+/// The JSON-RPC error code for one of our words: -31000 less the exit code that the command line
+/// has for it, as at the gateway. All lie outside the ranges that JSON-RPC and MCP reserve.
+fn number(code: &str) -> i64 {
+    match code {
+        "policy_denied" | "forbidden" => -31003,
+        "login_needed" => -31004,
+        "grant_expired" | "grant_revoked" => -31006,
+        "unreachable" | "outcome_unknown" => -31007,
+        code if code.starts_with("token_") => -31004,
+        code if code.starts_with("approval_") => -31005,
+        _ => -31000,
     }
 }
 
@@ -93,11 +108,15 @@ pub(super) fn json_rpc_error(
     }
     #[derive(Serialize)]
     struct Data<'a> {
+        mcpx: Ours<'a>,
+    }
+    #[derive(Serialize)]
+    struct Ours<'a> {
         code: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         hint: Option<&'a str>,
     }
-    let error = Error { code: number, message, data: Data { code, hint } };
+    let error = Error { code: number, message, data: Data { mcpx: Ours { code, hint } } };
     // Texts and a number always serialize; the fallback only keeps the types honest.
     serde_json::to_string(&Response { jsonrpc: "2.0", id, error }).unwrap_or_default()
 }
@@ -128,7 +147,7 @@ mod tests {
         assert_eq!(api.hint.as_deref(), Some("again"));
         let rpc = Problem::of_answer(
             StatusCode::OK,
-            br#"{"jsonrpc":"2.0","id":1,"error":{"code":-3,"message":"no","data":{"code":"policy_denied"}}}"#,
+            br#"{"jsonrpc":"2.0","id":1,"error":{"code":-3,"message":"no","data":{"mcpx":{"code":"policy_denied"}}}}"#,
         );
         assert_eq!((rpc.code.as_str(), rpc.message.as_str()), ("policy_denied", "no"));
         let html = Problem::of_answer(StatusCode::BAD_GATEWAY, b"<html>");
@@ -141,7 +160,7 @@ mod tests {
             .to_json_rpc(Some(&Id::from_text("7")));
         assert_eq!(
             text,
-            r#"{"jsonrpc":"2.0","id":"7","error":{"code":-31000,"message":"a\nb","data":{"code":"unreachable"}}}"#
+            r#"{"jsonrpc":"2.0","id":"7","error":{"code":-31007,"message":"a\nb","data":{"mcpx":{"code":"unreachable"}}}}"#
         );
         assert!(Problem::new(StatusCode::OK, "x", "y").to_json_rpc(None).contains("\"id\":null"));
     }

@@ -221,7 +221,11 @@ mod tests {
     async fn an_expired_grant_is_renewed_once_and_a_revoked_one_is_not() {
         let gateway = Gateway::start(|seen| async move {
             match seen.header("authorization") {
-                "DPoP grant0" => json(401, r#"{"error":{"code":"grant_expired","message":"x"}}"#),
+                // As the gateway says it.
+                "DPoP grant0" => json(
+                    401,
+                    r#"{"jsonrpc":"2.0","id":null,"error":{"code":-31006,"message":"x","data":{"mcpx":{"code":"grant_expired"}}}}"#,
+                ),
                 _ if seen.body.contains("again") => {
                     json(401, r#"{"error":{"code":"grant_revoked","message":"revoked"}}"#)
                 }

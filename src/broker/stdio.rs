@@ -329,7 +329,13 @@ impl Bridge {
         let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
         let id = value.get("id").filter(|_| value.get("method").is_some());
         let id = id.filter(|id| id.is_i64() || id.is_u64() || id.is_string());
-        let text = problem::json_rpc_error(None, error.code(), &error.to_string(), "refused", None);
+        let text = problem::json_rpc_error(
+            None,
+            error.code(),
+            &error.to_string(),
+            "malformed_message",
+            None,
+        );
         // `text` is ours and begins with exactly this.
         let text = match id {
             Some(id) => text.replacen("\"id\":null", &format!("\"id\":{id}"), 1),

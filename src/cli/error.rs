@@ -61,7 +61,7 @@ impl Kind {
             "login_needed" => Self::LoginNeeded,
             "policy_denied" | "forbidden" => Self::Denied,
             "needs_approval" => Self::Approval,
-            "grant_expired" | "grant_revoked" => Self::Grant,
+            "grant_expired" | "grant_revoked" | "grant_unknown" => Self::Grant,
             "unreachable" => Self::Network,
             "integrity" => Self::Integrity,
             code if code.starts_with("token_") => Self::LoginNeeded,

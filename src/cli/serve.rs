@@ -11,12 +11,12 @@ use tokio::net::TcpListener;
 
 use crate::audit::{Entry, LogKey, Reader, Record, Recorder};
 use crate::cli::Context;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, Kind};
 use crate::config::{ConfigError, ConnectionSettings, Reach, Settings};
 use crate::control::approvals::ApprovalDesk;
 use crate::control::grants::GrantBook;
 use crate::control::index::Index;
-use crate::control::issuer::LocalIssuer;
+use crate::control::issuer::{LocalIssuer, password};
 use crate::control::routes::{Readiness, router};
 use crate::control::session::ApiSessions;
 use crate::control::{ConnectionInfo, Control, listen};
@@ -49,6 +49,9 @@ pub struct ServeArgs {
     /// Check the configuration and the policies, then end
     #[arg(long)]
     pub check: bool,
+    /// Read a password from stdin and print what [local_issuer] keeps of it, then end
+    #[arg(long, conflicts_with_all = ["check", "ready_file"])]
+    pub hash_password: bool,
     /// Write a JSON file with the addresses once requests are accepted
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -68,6 +71,15 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`CliError`]: what is wrong with the configuration, or what cannot be opened.
 pub async fn run(args: ServeArgs, context: &Context) -> Result<(), CliError> {
+    if args.hash_password {
+        let typed = context.ui.secret("Password (not shown):")?;
+        if typed.expose().is_empty() {
+            return Err(CliError::new(Kind::Usage, "the password is empty"));
+        }
+        let hash = password::hash(typed.expose())
+            .map_err(|error| failed("the password cannot be hashed", &error))?;
+        return context.ui.print(&hash);
+    }
     let settings = Settings::load(&args.config)?;
     let tls = match &settings.tls {
         None => None,

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::cli::error::CliError;
 use crate::cli::text;
+use crate::types::Secret;
 
 /// How a verb speaks.
 #[derive(Clone, Debug)]
@@ -146,6 +147,27 @@ impl Ui {
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
+    /// Reads one line that is not shown while it is typed, where the terminal can do that; without
+    /// a terminal, a line of stdin.
+    ///
+    /// # Errors
+    /// When stdin cannot be read.
+    pub fn secret(&self, question: &str) -> Result<Secret, CliError> {
+        let mut typed = String::new();
+        if !io::stdin().is_terminal() {
+            io::stdin().read_line(&mut typed)?;
+            return Ok(Secret::new(typed.trim_end_matches(['\n', '\r'])));
+        }
+        self.status(question);
+        let shown = echo(false);
+        let read = io::stdin().read_line(&mut typed);
+        if shown {
+            echo(true);
+        }
+        read?;
+        Ok(Secret::new(typed.trim_end_matches(['\n', '\r'])))
+    }
+
     /// Shows on a terminal that something takes time. It vanishes when dropped.
     pub fn spinner(&self, message: &str) -> Spinner {
         if self.json || !io::stderr().is_terminal() {
@@ -156,6 +178,22 @@ impl Ui {
         bar.enable_steady_tick(Duration::from_millis(120));
         Spinner(Some(bar))
     }
+}
+
+/// Turns the terminal's echo on or off; says whether that worked.
+#[cfg(unix)]
+fn echo(on: bool) -> bool {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let terminal = io::stdin();
+    let Ok(mut modes) = tcgetattr(&terminal) else { return false };
+    modes.local_modes.set(LocalModes::ECHO, on);
+    tcsetattr(&terminal, OptionalActions::Now, &modes).is_ok()
+}
+
+/// Windows consoles are not asked; what is typed is shown.
+#[cfg(not(unix))]
+fn echo(_on: bool) -> bool {
+    false
 }
 
 /// A running spinner.

@@ -195,7 +195,6 @@ fn find_program(program: &str, base: &Path) -> Option<PathBuf> {
         let path = std::path::absolute(base.join(program)).ok()?;
         return path.is_file().then_some(path);
     }
-    #[expect(clippy::disallowed_methods, reason = "config is where the environment is read")]
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
 }

@@ -108,7 +108,7 @@ fn event(
             .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).into_owned()))
     });
     let Value::Object(members) = serde_json::to_value(&entry.leaf)? else {
-        return Err(serde::ser::Error::custom("a leaf is an object")).map_err(ReplayError::Leaf);
+        return Err(ReplayError::Leaf(serde::ser::Error::custom("a leaf is an object")));
     };
     let mut fields: BTreeMap<String, Value> = members.into_iter().collect();
     // What stands beside the fields, or says nothing to a reader.

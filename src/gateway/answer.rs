@@ -62,12 +62,9 @@ impl Gateway {
         };
         trail.upstream_status = Some(answer.status.as_u16());
         let call = permit.get().call();
-        let headers = match self.seal_session(&caller, answer.headers) {
-            Some(headers) => headers,
-            None => {
-                let refusal = Refusal::failed_closed("unsealable", "the session cannot be sealed");
-                return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
-            }
+        let Some(headers) = self.seal_session(&caller, answer.headers) else {
+            let refusal = Refusal::failed_closed("unsealable", "the session cannot be sealed");
+            return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
         };
         match answer.body {
             Body::Empty => {

@@ -24,6 +24,7 @@ mod disk;
 mod login;
 mod refused;
 mod servers;
+mod serving;
 mod support;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ("baseline", baseline::STORIES),
         ("login", login::STORIES),
         ("servers", servers::STORIES),
+        ("serving", serving::STORIES),
         ("clients", clients::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),

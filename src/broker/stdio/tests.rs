@@ -262,7 +262,7 @@ async fn everything_is_answered_whatever_happens() {
         client.send(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#)).await;
         let message = client.next().await;
         assert_eq!(message["id"], 1, "{method}: {message}");
-        assert_eq!(message["error"]["data"]["code"], code, "{method}: {message}");
+        assert_eq!(message["error"]["data"]["mcpx"]["code"], code, "{method}: {message}");
     }
     client.send(r#"{"jsonrpc":"2.0","id":1,"method":"nullid"}"#).await;
     let message = client.next().await;
@@ -302,8 +302,8 @@ async fn without_a_login_requests_fail_with_what_to_do() {
     let mut client = Client::start(gateway.channel_as(Arc::new(Nobody)));
     client.send(INITIALIZE).await;
     let message = client.next().await;
-    assert_eq!(message["error"]["data"]["code"], "login_needed");
-    assert!(message["error"]["data"]["hint"].as_str().unwrap().contains("mcpx login"));
+    assert_eq!(message["error"]["data"]["mcpx"]["code"], "login_needed");
+    assert!(message["error"]["data"]["mcpx"]["hint"].as_str().unwrap().contains("mcpx login"));
     assert!(client.finish().await.is_empty());
 }
 

@@ -18,6 +18,8 @@ pub struct Person<'a> {
     world: &'a World<'a>,
     name: String,
     home: PathBuf,
+    /// The certificate authority that their machine trusts besides the usual ones.
+    trusted: Option<PathBuf>,
 }
 
 /// `mcpx connect` with a local port; it runs as long as this is held.
@@ -53,7 +55,7 @@ impl<'a> Person<'a> {
         use std::os::unix::fs::DirBuilderExt as _;
         let home = world.dir().join("people").join(name);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&home)?;
-        Ok(Self { world, name: name.to_owned(), home })
+        Ok(Self { world, name: name.to_owned(), home, trusted: None })
     }
 
     /// Somebody who has logged in.
@@ -73,6 +75,11 @@ impl<'a> Person<'a> {
         Ok(person)
     }
 
+    /// Makes their machine trust a certificate authority, as an administrator would.
+    pub fn trust(&mut self, authority: &Path) {
+        self.trusted = Some(authority.to_owned());
+    }
+
     /// What the program keeps for them.
     pub fn home(&self) -> &Path {
         &self.home
@@ -85,6 +92,9 @@ impl<'a> Person<'a> {
     pub fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut command = self.world.command(MCPX)?;
         command.env("MCPX_HOME", &self.home).args(arguments);
+        if let Some(authority) = &self.trusted {
+            command.env("SSL_CERT_FILE", authority);
+        }
         Ok(command)
     }
 

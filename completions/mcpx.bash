@@ -558,7 +558,7 @@ _mcpx() {
             return 0
             ;;
         mcpx__subcmd__serve)
-            opts="-v -h --config --check --ready-file --json --verbose --no-color --log --home --server --help"
+            opts="-v -h --config --check --hash-password --ready-file --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

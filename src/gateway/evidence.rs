@@ -81,7 +81,7 @@ impl Evidence for Permit {
 }
 
 /// A call that policy denied, with the answer that its caller gets.
-pub(super) struct Denied {
+pub struct Denied {
     pub(super) status: StatusCode,
     /// The answer; nothing where nobody waits for one.
     pub(super) answer: Option<Bytes>,
@@ -119,7 +119,7 @@ impl Evidence for Denied {
 }
 
 /// A call that waits for a person; its record stands before the first byte of the wait.
-pub(super) struct Waiting {
+pub struct Waiting {
     entry: Entry,
 }
 
@@ -139,7 +139,7 @@ impl Evidence for Waiting {
 }
 
 /// Somebody turned away before a call came about.
-pub(super) struct Refused {
+pub struct Refused {
     pub(super) refusal: Refusal,
     pub(super) subject: Option<SubjectId>,
     pub(super) connection: Option<ConnectionName>,
@@ -170,7 +170,7 @@ impl Evidence for Refused {
 }
 
 /// A whole answer, masked, on its way to the client.
-pub(super) struct Outbound {
+pub struct Outbound {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Option<Bytes>,
@@ -178,7 +178,7 @@ pub(super) struct Outbound {
 }
 
 /// One event of a stream, masked, on its way to the client.
-pub(super) struct OutEvent {
+pub struct OutEvent {
     pub(super) frame: Bytes,
     entry: Entry,
 }

@@ -26,12 +26,12 @@
 mod answer;
 mod authenticate;
 mod decode;
-mod evidence;
+pub mod evidence;
 mod hold;
 mod lists;
 pub mod ports;
 pub mod refusal;
-mod respond;
+pub mod respond;
 pub mod seal;
 
 use std::collections::BTreeMap;

@@ -1,11 +1,25 @@
-//! The only writer to clients. It takes what is on record, and nothing else.
+//! The only writer to clients. It takes what is on record, and nothing else:
+//!
+//! ```
+//! use axum::{body::Body, http::Response};
+//! use mcpx::{audit::Durable, gateway::evidence::Outbound, gateway::respond::{Reply, write}};
+//! fn answer(outbound: Durable<Outbound>) -> Response<Body> {
+//!     write(Reply::Whole(outbound))
+//! }
+//! ```
+//!
+//! The same without the proof that the record is on disk does not compile:
 //!
 //! ```compile_fail
 //! use axum::{body::Body, http::Response};
-//! fn leak(bytes: &'static str) -> Response<Body> {
-//!     mcpx::gateway::respond::write(Response::new(Body::from(bytes)))
+//! use mcpx::{audit::Durable, gateway::evidence::Outbound, gateway::respond::{Reply, write}};
+//! fn answer(outbound: Outbound) -> Response<Body> {
+//!     write(Reply::Whole(outbound))
 //! }
 //! ```
+//!
+//! Nor does an answer that did not go through masking, because nothing outside the gateway can
+//! make an [`Outbound`].
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -20,7 +34,7 @@ use crate::audit::Durable;
 use crate::mcp::{headers, sse};
 
 /// One piece of a stream.
-pub(super) enum Piece {
+pub enum Piece {
     /// A recorded event.
     Event(Durable<OutEvent>),
     /// A sign of life, which says nothing.
@@ -34,7 +48,7 @@ pub(super) enum Piece {
 }
 
 /// What a client gets.
-pub(super) enum Reply {
+pub enum Reply {
     /// A whole answer.
     Whole(Durable<Outbound>),
     /// A stream: its recorded head, then recorded events.
@@ -53,7 +67,7 @@ pub(super) enum Reply {
 }
 
 /// Writes a reply.
-pub(super) fn write(reply: Reply) -> Response<Body> {
+pub fn write(reply: Reply) -> Response<Body> {
     match reply {
         Reply::Whole(outbound) => {
             let outbound = outbound.into_inner();

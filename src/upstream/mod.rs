@@ -57,6 +57,28 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`]. Whether the server acted is unknown unless
     /// [`UpstreamError::was_sent`] says no.
+    ///
+    /// ```
+    /// use mcpx::{audit::Durable, policy::Permit, upstream::{Answer, Route, Upstream, UpstreamError}};
+    /// # use reqwest::header::HeaderMap;
+    /// async fn send(to: &Upstream, permit: &Durable<Permit>, route: &Route, headers: &HeaderMap)
+    ///     -> Result<Answer, UpstreamError>
+    /// {
+    ///     to.forward(permit, route, headers).await
+    /// }
+    /// ```
+    ///
+    /// A permit whose record is not yet on disk is not enough; this does not compile:
+    ///
+    /// ```compile_fail
+    /// use mcpx::{audit::Durable, policy::Permit, upstream::{Answer, Route, Upstream, UpstreamError}};
+    /// # use reqwest::header::HeaderMap;
+    /// async fn send(to: &Upstream, permit: &Permit, route: &Route, headers: &HeaderMap)
+    ///     -> Result<Answer, UpstreamError>
+    /// {
+    ///     to.forward(permit, route, headers).await
+    /// }
+    /// ```
     pub async fn forward(
         &self,
         permit: &Durable<Permit>,

@@ -20,7 +20,9 @@ mod audit;
 mod baseline;
 mod clients;
 mod crash;
+mod demo;
 mod disk;
+mod keyring;
 mod login;
 mod refused;
 mod servers;
@@ -32,7 +34,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     support::runner::run(&[
         ("baseline", baseline::STORIES),
+        ("demo", demo::STORIES),
         ("login", login::STORIES),
+        ("keyring", keyring::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("clients", clients::STORIES),

@@ -208,7 +208,7 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l log -d 'Which diagno
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l server -d 'The control server [default: the one of the last login]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l check -d 'Check the configuration and the policies, then end'
-complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l hash-password -d 'Read a password from stdin and print what [local_issuer] keeps of it, then end'
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l hash-password -d 'Read a password from stdin and print what `[local_issuer]` keeps of it, then end'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l json -d 'Print data and errors as JSON'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l no-color -d 'Print no colours, as NO_COLOR does'

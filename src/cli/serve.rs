@@ -50,7 +50,7 @@ pub struct ServeArgs {
     /// Check the configuration and the policies, then end
     #[arg(long)]
     pub check: bool,
-    /// Read a password from stdin and print what [local_issuer] keeps of it, then end
+    /// Read a password from stdin and print what `[local_issuer]` keeps of it, then end
     #[arg(long, conflicts_with_all = ["check", "ready_file"])]
     pub hash_password: bool,
     /// Write a JSON file with the addresses once requests are accepted

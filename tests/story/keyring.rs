@@ -1,9 +1,8 @@
 //! Somebody's tokens are kept by the keyring of their desktop: a real Secret Service, GNOME's.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use crate::support::{Person, Proc, Site, Skip, World};
+use crate::support::{Person, Proc, Site, Skip, World, debian};
 
 crate::stories![a_login_kept_by_a_secret_service, a_machine_without_a_keyring];
 
@@ -24,38 +23,14 @@ exit 0
 /// What Debian calls the parts of a Secret Service.
 const PACKAGES: [&str; 3] = ["gnome-keyring", "libsecret-tools", "dbus-daemon"];
 
-fn has(program: &str) -> bool {
-    let mut shell = Command::new("sh");
-    let found = shell.arg("-c").arg(format!("command -v {program}")).stdout(Stdio::null()).status();
-    found.is_ok_and(|status| status.success())
-}
-
 /// Installs a Secret Service where there is none, or says why that cannot be.
 fn secret_service() -> anyhow::Result<()> {
-    let complete =
-        || ["gnome-keyring-daemon", "secret-tool", "dbus-run-session"].into_iter().all(has);
-    if complete() {
+    let check =
+        "command -v gnome-keyring-daemon && command -v secret-tool && command -v dbus-run-session";
+    if debian::provides(check, &PACKAGES) {
         return Ok(());
     }
-    if !has("apt-get") {
-        return Err(Skip(
-            "no Secret Service: gnome-keyring and dbus-run-session are missing".to_owned(),
-        )
-        .into());
-    }
-    for arguments in [&["update", "-qq"][..], &["install", "-y", "-qq"][..]] {
-        let mut apt = Command::new("apt-get");
-        apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        if arguments.contains(&"install") {
-            apt.args(PACKAGES);
-        }
-        drop(apt.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status());
-    }
-    if complete() {
-        Ok(())
-    } else {
-        Err(Skip("no Secret Service: gnome-keyring cannot be installed here".to_owned()).into())
-    }
+    Err(Skip("no Secret Service: gnome-keyring and dbus-run-session are missing".to_owned()).into())
 }
 
 fn a_login_kept_by_a_secret_service(world: &World) -> anyhow::Result<()> {

@@ -28,6 +28,7 @@ mod refused;
 mod servers;
 mod serving;
 mod support;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -45,5 +46,6 @@ fn main() -> ExitCode {
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),
+        ("tools", tools::STORIES),
     ])
 }

@@ -41,10 +41,19 @@ pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion
 /// Beside MCP's own headers these are content negotiation and trace context. `accept-encoding`
 /// stays behind: a compressed answer could be neither masked nor recorded.
 pub fn is_forwarded_request(name: &str) -> bool {
-    name.starts_with("mcp-")
+    name.starts_with(PARAM_PREFIX)
         || matches!(
             name,
-            "accept" | "content-type" | LAST_EVENT_ID | "traceparent" | "tracestate" | "baggage"
+            PROTOCOL_VERSION
+                | SESSION_ID
+                | METHOD
+                | NAME
+                | "accept"
+                | "content-type"
+                | LAST_EVENT_ID
+                | "traceparent"
+                | "tracestate"
+                | "baggage"
         )
 }
 
@@ -103,7 +112,8 @@ mod tests {
 
     #[test]
     fn secrets_of_one_hop_stay_there() {
-        for name in ["authorization", "cookie", "dpop", "host", "origin", "accept-encoding"] {
+        let own = ["authorization", "cookie", "dpop", "host", "origin", "accept-encoding"];
+        for name in own.into_iter().chain(["mcp-anything", "mcp-parameter"]) {
             assert!(!is_forwarded_request(name), "{name}");
         }
         for name in ["mcp-param-region", SESSION_ID, LAST_EVENT_ID, "accept"] {

@@ -236,6 +236,19 @@ impl PolicySet {
             approved: false,
         };
         let rules = match self.judge(&question, facts) {
+            // Completing tells what a prompt or resource holds, and that it is there at all.
+            Verdict::Allow(_)
+                if question.action == "completion/complete"
+                    && !self.may_list(
+                        question.subject,
+                        question.connection,
+                        question.target,
+                        facts,
+                    ) =>
+            {
+                let denial = self.denial(Vec::new());
+                return Decision::Deny(Box::new(call), denial);
+            }
             Verdict::Allow(rules) => return self.allowed(call, rules, None),
             Verdict::Deny(rules) => rules,
             Verdict::Failed(why) => return Decision::Deny(Box::new(call), self.failure(&why)),

@@ -264,6 +264,7 @@ fn completing_reaches_what_is_completed() {
         permit (principal, action, resource);
         @id("hidden")
         forbid (principal, action, resource == Prompt::"crm/secret");
+        forbid (principal, action == Action::"prompts/get", resource == Prompt::"crm/unlisted");
     "#)
     .unwrap();
     let eng = subject(&["eng"]);
@@ -277,4 +278,6 @@ fn completing_reaches_what_is_completed() {
     };
     assert!(matches!(policies.decide(complete("open"), &facts(), None), Decision::Allow(_)));
     assert_eq!(denied(policies.decide(complete("secret"), &facts(), None)).rules, ["hidden"]);
+    let unlisted = denied(policies.decide(complete("unlisted"), &facts(), None));
+    assert_eq!(unlisted.rules, ["default-deny"]);
 }

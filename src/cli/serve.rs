@@ -303,7 +303,9 @@ async fn sweep(control: Arc<Control>, gateway: Arc<Gateway>) {
     loop {
         ticks.tick().await;
         for (connection, session) in control.grants.sweep(control.clock.now()) {
-            gateway.end_session(&connection, &session).await;
+            // A process may take its time to go; the next grant that is over does not wait for it.
+            let gateway = Arc::clone(&gateway);
+            tokio::spawn(async move { gateway.end_session(&connection, &session).await });
         }
         if let Err(error) = control.approvals.sweep().await {
             tracing::error!(?error, "lapsed approvals could not be cleared away");

@@ -45,12 +45,12 @@ use axum::body::Body;
 use axum::http::{Request, Response};
 
 use self::authenticate::Caller;
-use self::evidence::Denied;
-use self::ports::{Approvals, Grants, Pins};
+use self::evidence::{Denied, Trail};
+use self::ports::{Approvals, Ended, Grants, Pins};
 use self::refusal::Refusal;
 use self::respond::Reply;
 use self::seal::Seal;
-use crate::audit::{Durable, RecordError, Recorder};
+use crate::audit::{Durable, Outcome, RecordError, Recorder};
 use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::GrantVerifier;
 use crate::mask::Masker;
@@ -162,7 +162,18 @@ impl Gateway {
             session: caller.grant.session.clone(),
             protocol_session: caller.protocol_session.clone(),
         };
-        let answer = caller.upstream.forward(&permit, &route, &caller.headers).await;
+        let mut grant = caller.grant.clone();
+        let answer = tokio::select! {
+            answer = caller.upstream.forward(&permit, &route, &caller.headers) => answer,
+            // Whoever has lost the grant gets no answer any more, however long it took. One that
+            // runs out was good when the call was made; and brokers take "expired" to mean that
+            // nothing was forwarded, and would make the call again.
+            () = grant.revoked() => {
+                let call = permit.get().call();
+                let (trail, refusal) = (Trail::of(call), Refusal::ended(Ended::Revoked));
+                return self.own_answer(call, &trail, &refusal, Outcome::Expired).await;
+            }
+        };
         self.answer(caller, permit, answer).await
     }
 

@@ -54,19 +54,25 @@ impl Gateway {
         connection: &ConnectionName,
         listed: &Listed<'_>,
     ) -> Result<Vec<bool>, PortError> {
+        let mut shown = vec![true; listed.items().len()];
+        let mut places = Vec::new();
         let mut definitions = Vec::new();
-        for item in listed.items() {
+        for (place, item) in listed.items().iter().enumerate() {
             let (kind, name) = match &item.target {
                 Target::Tool(name) => (ItemKind::Tool, name),
                 Target::Prompt(name) => (ItemKind::Prompt, name),
-                Target::Connection | Target::Resource(_) => {
-                    return Ok(vec![true; listed.items().len()]);
-                }
+                Target::Connection | Target::Resource(_) => continue,
             };
+            places.push(place);
             definitions.push(definition(kind, name, item.text));
         }
         let standings = self.pins.see(connection, definitions).await?;
-        Ok(standings.iter().map(|standing| matches!(standing, Standing::Accepted { .. })).collect())
+        for (place, standing) in places.into_iter().zip(standings) {
+            if let Some(shown) = shown.get_mut(place) {
+                *shown = matches!(standing, Standing::Accepted { .. });
+            }
+        }
+        Ok(shown)
     }
 }
 

@@ -65,6 +65,19 @@ impl LiveGrant {
         }
     }
 
+    /// Waits until the grant is revoked, if it ever is.
+    pub async fn revoked(&mut self) {
+        loop {
+            if self.state.borrow_and_update().revoked {
+                return;
+            }
+            if self.state.changed().await.is_err() {
+                // Expired and forgotten: it can no longer be revoked.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Waits until the grant is over.
     pub async fn ended(&mut self, clock: &dyn Clock) -> Ended {
         loop {

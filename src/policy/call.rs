@@ -56,7 +56,7 @@ impl Target {
 
 /// A message that names no target where its method needs one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{method} needs the string \"params.{field}\"")]
+#[error("{method} needs a target in \"params.{field}\"")]
 pub struct NoTarget {
     /// The method.
     pub method: String,
@@ -181,6 +181,17 @@ fn target(method: &str, params: Option<&Value>) -> Result<Target, NoTarget> {
         "prompts/get" => named("name").map(Target::Prompt),
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
             named("uri").map(Target::Resource)
+        }
+        // What is completed belongs to a prompt or a resource, and tells of it.
+        "completion/complete" => {
+            let reference = params.and_then(|params| params.get("ref"));
+            let of = |field: &str| Some(reference?.get(field)?.as_str()?.to_owned());
+            match of("type").as_deref() {
+                Some("ref/prompt") => of("name").map(Target::Prompt),
+                Some("ref/resource") => of("uri").map(Target::Resource),
+                _ => None,
+            }
+            .ok_or_else(|| NoTarget { method: method.to_owned(), field: "ref" })
         }
         _ => Ok(Target::Connection),
     }

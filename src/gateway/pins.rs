@@ -91,7 +91,7 @@ fn definition(kind: ItemKind, name: &str, text: &str) -> Definition {
 
 /// What a name looks like: names with one skeleton cannot be told apart by eye.
 pub fn skeleton_of(name: &str) -> String {
-    skeleton(name).collect::<String>().to_lowercase()
+    skeleton(&name.to_lowercase()).collect::<String>().to_lowercase()
 }
 
 /// Whether any text of a definition holds characters that a person does not see: controls,

@@ -68,7 +68,7 @@ fn row(number: usize) -> Value {
         "email": format!("person.{number}@example.com"),
         "card": card(number),
         "ssn": format!("219-09-{:04}", 1000 + number * 7),
-        "plan": if number % 2 == 0 { "pro" } else { "free" },
+        "plan": if number.is_multiple_of(2) { "pro" } else { "free" },
     })
 }
 

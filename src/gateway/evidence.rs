@@ -90,7 +90,9 @@ pub(super) struct Denied {
 
 impl Denied {
     pub(super) fn new(call: &Call, refusal: &Refusal, denial: &Denial, masker: &Masker) -> Self {
-        let reason = Some(refusal.message.as_str());
+        // A policy that failed may quote an argument.
+        let reason = recordable(&refusal.message, masker);
+        let reason = Some(reason.as_str());
         let entry = call_entry(call, Verdict::Deny, &denial.rules, None, &denial.policy, reason);
         let id = call.message().and_then(|message| message.id());
         let answer = answers(call).then(|| own_words(refusal, id, Some(call), masker));
@@ -262,6 +264,18 @@ impl Evidence for OutEvent {
     }
 }
 
+/// A sentence as it may be recorded: masked, and no longer than a sentence, whatever it quotes of a
+/// stranger's words.
+pub(crate) fn recordable(sentence: &str, masker: &Masker) -> String {
+    const LONGEST: usize = 500;
+    let end = sentence.char_indices().nth(LONGEST).map_or(sentence.len(), |(at, _)| at);
+    let mut text = masker.text(sentence.get(..end).unwrap_or_default()).0.into_owned();
+    if end < sentence.len() {
+        text.push('…');
+    }
+    text
+}
+
 /// A refusal as the JSON-RPC error that a client gets, masked like everything else.
 pub(super) fn own_words(
     refusal: &Refusal,
@@ -280,4 +294,19 @@ pub(super) fn own_words(
         },
         |masked| masked.bytes().clone(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mask::Rules;
+
+    #[test]
+    fn a_sentence_on_record_is_masked_and_short() {
+        let masker = Masker::new(&Rules::default()).unwrap();
+        let text = recordable("ambiguous key \"alice@example.com \" in params", &masker);
+        assert!(text.starts_with("ambiguous key") && !text.contains("alice"), "{text}");
+        let long = recordable(&"é".repeat(1 << 20), &masker);
+        assert!(long.len() < 2000 && long.ends_with('…'));
+    }
 }

@@ -21,6 +21,7 @@ mod baseline;
 mod clients;
 mod crash;
 mod disk;
+mod hostile;
 mod login;
 mod refused;
 mod servers;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ("clients", clients::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
+        ("hostile", hostile::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

@@ -50,8 +50,10 @@ const OK_JSON: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json";
 const OK_STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream";
 const DONE: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#;
 
+type Way = (&'static str, fn() -> String);
+
 /// Each way to leak, by the name of the tool.
-const WAYS: &[(&str, fn() -> String)] = &[
+const WAYS: &[Way] = &[
     ("headers", || {
         let head = format!(
             "HTTP/1.1 200 {SSN}\r\ncontent-type: application/json; charset=utf-16; x={SSN}\r\n\

@@ -93,7 +93,7 @@ pub fn write(reply: Reply) -> Response<Body> {
         }
         Reply::Refused(refused) => {
             let refusal = &refused.get().refusal;
-            // A refusal quotes keys and places of a message, never its values.
+            // A refusal quotes keys and places of a message, never its values, and is masked.
             let mut response = json(refusal.status, refusal.to_message(None, None));
             if refusal.status == StatusCode::UNAUTHORIZED {
                 let challenge = format!(

@@ -22,6 +22,7 @@ mod clients;
 mod crash;
 mod demo;
 mod disk;
+mod hostile;
 mod keyring;
 mod login;
 mod refused;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         ("clients", clients::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
+        ("hostile", hostile::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

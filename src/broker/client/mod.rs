@@ -106,8 +106,8 @@ pub struct Launch {
 impl Launch {
     /// The arguments.
     pub fn arguments(&self) -> Vec<String> {
-        let mut arguments = ["connect", self.connection.as_str(), "--stdio"].map(str::to_owned);
-        let mut arguments = std::mem::take(&mut arguments).to_vec();
+        let words = ["connect", self.connection.as_str(), "--stdio"];
+        let mut arguments = words.map(str::to_owned).to_vec();
         for (flag, value) in [("--home", &self.home), ("--server", &self.server)] {
             if let Some(value) = value {
                 arguments.extend([flag.to_owned(), value.clone()]);
@@ -119,8 +119,9 @@ impl Launch {
     /// Reads an entry's command; `None` for one that is not ours. Arguments that a user added
     /// (`--reason TEXT`) do not make it somebody else's.
     pub fn read(command: &str, arguments: &[&str]) -> Option<Self> {
-        let program = command.rsplit(['/', '\\']).next()?;
-        if !matches!(program, "mcpx" | "mcpx.exe") {
+        let program = command.rsplit(['/', '\\']).next()?.strip_prefix("mcpx")?;
+        // `mcpx.exe`, `mcpx-0.2`, but not `mcpxtra`.
+        if program.starts_with(|c: char| c.is_alphanumeric()) {
             return None;
         }
         let (mut words, mut stdio, mut home, mut server) = (Vec::new(), false, None, None);
@@ -190,6 +191,14 @@ pub enum Removed {
 }
 
 impl Format {
+    /// A file without anything in it.
+    pub fn nothing(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "{}\n",
+            Self::Toml(_) => "",
+        }
+    }
+
     /// The entries in a file.
     ///
     /// # Errors

@@ -177,6 +177,9 @@ fn every_client_is_given_its_entry_and_loses_it_again() {
                 assert_eq!(machine.ok(&remove)["outcome"], "removed");
                 assert_eq!(fs::read_to_string(&path).ok().as_deref(), before, "{client} {scope}");
                 assert_eq!(machine.ok(&remove)["outcome"], "nothing");
+                let left = fs::read_dir(path.parent().unwrap()).unwrap();
+                let left = left.filter(|e| e.as_ref().unwrap().path().is_file()).count();
+                assert_eq!(left, if before.is_some() { 2 } else { 0 }, "{client} {scope}");
             }
         }
     }

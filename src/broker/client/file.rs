@@ -127,6 +127,16 @@ impl ClientFile {
         beside(&self.real, "mcpx.bak")
     }
 
+    /// Deletes the file without a copy: for one that is to the byte what we wrote.
+    ///
+    /// # Errors
+    /// [`FileError`]; the file then still stands.
+    pub fn delete(&self) -> Result<(), FileError> {
+        self.check_unchanged()?;
+        fs::remove_file(&self.real).map_err(|error| failed("remove", &self.real, error))?;
+        sync_directory(&self.real)
+    }
+
     /// Replaces the file, or deletes it for `None`. `private` is the mode of a new file: 0600, or
     /// what the user's mask gives. Says where the copy of the old content is, if there was any.
     ///
@@ -144,12 +154,8 @@ impl ClientFile {
         };
         match new {
             Some(new) => self.write(new, private)?,
-            None => {
-                self.check_unchanged()?;
-                fs::remove_file(&self.real).map_err(|e| failed("remove", &self.real, e))?;
-            }
+            None => self.delete()?,
         }
-        sync_directory(&self.real)?;
         Ok(backup)
     }
 
@@ -167,7 +173,8 @@ impl ClientFile {
         if outcome.is_err() {
             fs::remove_file(&temporary).ok();
         }
-        outcome
+        outcome?;
+        sync_directory(&self.real)
     }
 
     fn write_temporary(&self, path: &Path, new: &str, private: bool) -> Result<(), FileError> {

@@ -187,7 +187,12 @@ pub enum Removed {
     /// The text to write, and the names of the entries that were taken out.
     Text(String, Vec<String>),
     /// The file held nothing but what was added, and goes.
-    File(Vec<String>),
+    File {
+        /// The entries that were taken out.
+        names: Vec<String>,
+        /// Whether it is to the byte what an addition writes, so that no copy is worth keeping.
+        untouched: bool,
+    },
 }
 
 impl Format {
@@ -286,10 +291,21 @@ impl Format {
             };
             match taken {
                 Some(text) => rest = text,
-                None => return Ok(Removed::File(names)),
+                None => {
+                    let untouched = self.is_untouched(&rest, name)?;
+                    return Ok(Removed::File { untouched: untouched && names.len() == 1, names });
+                }
             }
         }
         Ok(Removed::Text(rest, names))
+    }
+
+    fn is_untouched(&self, text: &str, name: &str) -> Result<bool, EditError> {
+        let ours = self.entries(text)?.into_iter().find(|entry| entry.name == name);
+        let Some((launch, Ok(name))) = ours.and_then(|e| Some((e.launch?, e.name.parse()))) else {
+            return Ok(false);
+        };
+        Ok(self.add(None, &name, &launch, false)? == Added::New(text.to_owned()))
     }
 }
 

@@ -32,7 +32,10 @@ fn add(format: Format, text: Option<&str>, connection: &str) -> String {
 fn remove(format: Format, text: &str, connection: &str) -> Option<String> {
     match format.remove(text, &connection.parse().unwrap(), None, false).unwrap() {
         Removed::Text(text, _) => Some(text),
-        Removed::File(_) => None,
+        Removed::File { untouched, .. } => {
+            assert!(untouched, "{text}");
+            None
+        }
         Removed::Nothing => panic!("nothing to remove in {text}"),
     }
 }

@@ -123,6 +123,12 @@ fn add(args: &AddArgs, context: &Context, machine: &Machine) -> Result<(), CliEr
     let target = Target::of(args.to, &args.place, machine)?;
     let launch = context.launch(&args.connection)?;
     let entry = args.entry.clone().unwrap_or_else(|| EntryName::from(&args.connection));
+    if target.scope == Scope::User && !args.to.sign(machine).exists() && !target.path.exists() {
+        let title = args.to.title();
+        context
+            .ui
+            .warn(&format!("{title} was not found on this machine; it gets the entry anyway"));
+    }
     target.change(context, |format, file| {
         let added = format.add(file.text(), &entry, &launch, args.force)?;
         let names = vec![entry.as_str().to_owned()];
@@ -155,10 +161,12 @@ fn remove(args: &RemoveArgs, context: &Context, machine: &Machine) -> Result<(),
             Removed::Nothing => (Outcome::Nothing, Vec::new(), Next::Same),
             Removed::Text(text, names) => (Outcome::Removed, names, Next::Text(text)),
             // What is behind a link was not made by us, whatever it holds.
-            Removed::File(names) if file.is_link() => {
+            Removed::File { names, .. } if file.is_link() => {
                 (Outcome::Removed, names, Next::Text(format.nothing().to_owned()))
             }
-            Removed::File(names) => (Outcome::Removed, names, Next::NoFile),
+            Removed::File { names, untouched } => {
+                (Outcome::Removed, names, Next::NoFile { untouched })
+            }
         })
     })
 }
@@ -178,7 +186,7 @@ enum Outcome {
 enum Next {
     Same,
     Text(String),
-    NoFile,
+    NoFile { untouched: bool },
 }
 
 #[derive(Serialize)]
@@ -232,12 +240,16 @@ impl Target {
             let new = match &next {
                 Next::Same => return self.report(context, outcome, &entries, None, &file, None),
                 Next::Text(text) => Some(text.as_str()),
-                Next::NoFile => None,
+                Next::NoFile { .. } => None,
             };
             if self.print {
                 return self.report(context, outcome, &entries, None, &file, Some(new));
             }
-            match file.replace(new, self.scope == Scope::User) {
+            let done = match next {
+                Next::NoFile { untouched: true } => file.delete().map(|()| None),
+                _ => file.replace(new, self.scope == Scope::User),
+            };
+            match done {
                 Err(FileError::Changed { .. }) if attempts < ATTEMPTS => {}
                 Err(error) => return Err(error.into()),
                 Ok(backup) => {

@@ -1,10 +1,9 @@
 //! Entries in JSON files with comments and trailing commas, as editors write them.
 //!
 //! Pure edits by spans. The rule that makes a removal the inverse of an addition, with nothing
-//! remembered elsewhere: *what was there is only filled, what we make is laid out on lines.* An
-//! object that was empty gets its member right behind the brace; an object that we make begins
-//! with a line break. So the text itself says, when the last entry goes, whether the object (and
-//! the file) goes with it.
+//! remembered elsewhere: *an object that we make begins with one line break; one that was there
+//! and empty, with a blank line* (or, where blanks stood in it, with none). So the text itself
+//! says, when the last entry goes, whether the object (and the file) goes with it.
 
 use std::ops::Range;
 
@@ -266,6 +265,11 @@ impl<'a> Doc<'a> {
         let Some(neighbour) = object.properties.last() else {
             let outer = self.line_indent(object.start());
             let indent = format!("{outer}{}", style.unit);
+            if at == inside && at == close {
+                let member = format!("{}: {}", quoted(name), render(&style, &indent));
+                let nl = style.newline;
+                return vec![(at..at, format!("{nl}{nl}{indent}{member}{nl}{outer}"))];
+            }
             let member = format!("{}: {}", quoted(name), render(&style, outer));
             return vec![(
                 at..at,
@@ -303,6 +307,22 @@ impl<'a> Doc<'a> {
         let Some((index, member)) = index.and_then(|i| Some((i, object.properties.get(i)?))) else {
             return Err(self.error(object.start(), format!("there is no {name:?}")));
         };
+        let between = |from: usize, to: usize| self.text.get(from..to).unwrap_or_default();
+        let (inside, close) = (object.start() + 1, object.end() - 1);
+        let begins = between(inside, member.start());
+        if object.properties.len() == 1 && begins.trim().is_empty() && lines(begins) == 2 {
+            // The blank line of an object that was empty.
+            let outer = self.line_indent(object.start());
+            if between(member.end(), close) == format!("{}{outer}", self.style().newline) {
+                return Ok(vec![(inside..close, String::new())]);
+            }
+        }
+        if let (0, Some(next)) = (index, object.properties.get(1))
+            && between(member.end(), next.start()).chars().all(|c| c == ',' || c.is_whitespace())
+        {
+            // What stands before the first member is the object's mark, and stays.
+            return Ok(vec![(member.start()..next.start(), String::new())]);
+        }
         let from = self.before(member.start()).map_or(member.start(), |piece| piece.range.end);
         let mut edits = vec![(from..member.end(), String::new())];
         let comma = match self.comma_after(member.end()) {
@@ -328,7 +348,7 @@ impl<'a> Doc<'a> {
                 && matches!(piece.token, Token::CommentLine(_) | Token::CommentBlock(_))
         };
         let begins = self.text.get(object.start() + 1..member.start()).unwrap_or_default();
-        begins.contains('\n') && !self.pieces.iter().any(comment)
+        lines(begins) == 1 && !self.pieces.iter().any(comment)
     }
 
     /// Whether the root looks as [`insert`] writes it into a file that was not there.
@@ -379,6 +399,10 @@ impl<'a> Doc<'a> {
         let unit = if unit.is_empty() { "  " } else { unit };
         Style { newline, unit: unit.to_owned() }
     }
+}
+
+fn lines(blanks: &str) -> usize {
+    blanks.matches('\n').count()
 }
 
 fn is_line_comment(piece: &TokenAndRange<'_>) -> bool {

@@ -227,32 +227,44 @@ impl Format {
         launch: &Launch,
         force: bool,
     ) -> Result<Added, EditError> {
-        let there = match text {
-            Some(text) => self.entries(text)?.into_iter().find(|entry| entry.name == name.as_str()),
-            None => None,
-        };
-        let text = match (there, text) {
+        let before = text.map_or(Ok(Vec::new()), |text| self.entries(text))?;
+        let there = before.iter().find(|entry| entry.name == name.as_str());
+        let (new, is_new) = match (there, text) {
             (None, _) | (_, None) => {
-                return match self {
-                    Self::Json(shape) => json::insert(text, *shape, name, launch),
-                    Self::Toml(table) => toml::insert(text, table, name, launch),
-                }
-                .map(Added::New);
+                let new = match self {
+                    Self::Json(shape) => json::insert(text, *shape, name, launch)?,
+                    Self::Toml(table) => toml::insert(text, table, name, launch)?,
+                };
+                (new, true)
             }
-            (Some(Existing { launch: Some(old), .. }), _) if old == *launch => {
+            (Some(Existing { launch: Some(old), .. }), _) if old == launch => {
                 return Ok(Added::Already);
             }
-            (Some(Existing { launch: Some(_), .. }), Some(text)) => match self {
-                Self::Json(shape) => json::update(text, *shape, name, launch),
-                Self::Toml(table) => toml::update(text, table, name, launch),
-            },
-            (Some(_), Some(text)) if force => match self {
-                Self::Json(shape) => json::overwrite(text, *shape, name, launch),
-                Self::Toml(table) => toml::overwrite(text, table, name, launch),
-            },
-            (Some(_), Some(_)) => Err(EditError::NotOurs { name: name.clone() }),
+            (Some(Existing { launch: Some(_), .. }), Some(text)) => {
+                let new = match self {
+                    Self::Json(shape) => json::update(text, *shape, name, launch)?,
+                    Self::Toml(table) => toml::update(text, table, name, launch)?,
+                };
+                (new, false)
+            }
+            (Some(_), Some(text)) if force => {
+                let new = match self {
+                    Self::Json(shape) => json::overwrite(text, *shape, name, launch)?,
+                    Self::Toml(table) => toml::overwrite(text, table, name, launch)?,
+                };
+                (new, false)
+            }
+            (Some(_), Some(_)) => return Err(EditError::NotOurs { name: name.clone() }),
         };
-        text.map(Added::Changed)
+        let (ours, others): (Vec<_>, Vec<_>) =
+            self.entries(&new)?.into_iter().partition(|entry| entry.name == name.as_str());
+        let kept = before.iter().filter(|entry| entry.name != name.as_str());
+        let good = kept.eq(&others) && ours.iter().map(|e| e.launch.as_ref()).eq([Some(launch)]);
+        match (good, is_new) {
+            (false, _) => Err(self.unsafe_edit(text.unwrap_or_default())),
+            (true, true) => Ok(Added::New(new)),
+            (true, false) => Ok(Added::Changed(new)),
+        }
     }
 
     /// Removes our entries for a connection, or the one of them with the name given. An entry that
@@ -297,7 +309,18 @@ impl Format {
                 }
             }
         }
-        Ok(Removed::Text(rest, names))
+        let kept = entries.iter().filter(|entry| !names.contains(&entry.name));
+        if kept.eq(&self.entries(&rest)?) {
+            Ok(Removed::Text(rest, names))
+        } else {
+            Err(self.unsafe_edit(text))
+        }
+    }
+
+    /// Every edit is read again before it is handed out: a file laid out in a way that nobody
+    /// thought of is left alone.
+    fn unsafe_edit(&self, text: &str) -> EditError {
+        EditError::at(text, 0, "is laid out in a way that cannot be edited; do it by hand")
     }
 
     fn is_untouched(&self, text: &str, name: &str) -> Result<bool, EditError> {

@@ -126,6 +126,9 @@ fn what_is_written() {
          \"/opt/my \\\"tools\\\"/mcpx\",\n\t\t\t\"args\": [\"connect\", \"crm\", \"--stdio\"]\n\t\t\
          }\n\t}\n}\n"
     );
+    let filled = add(JSON, Some("{\r\n  \"mcpServers\": {}\r\n}"), "crm");
+    assert!(filled.starts_with("{\r\n  \"mcpServers\": {\r\n\r\n    \"crm\": {\r\n"), "{filled}");
+    assert!(filled.ends_with("    }\r\n  }\r\n}"), "{filled}");
     assert_eq!(
         add(TOML, Some("a = 1\n"), "crm"),
         "a = 1\n\n[mcp_servers.crm]\ncommand = '/opt/my \"tools\"/mcpx'\nargs = [\"connect\", \
@@ -220,6 +223,11 @@ fn what_cannot_be_read_is_refused_with_its_place() {
         (JSON, "{\"mcpServers\": {", "1:16: "),
         (TOML, "a = 1\nb == 2\n", "2:4: "),
         (TOML, "mcp_servers = 1\n", "1:1: mcp_servers must be a table"),
+        (
+            TOML,
+            "[mcp_servers.crm]\nurl = \"x\"\n[[mcp_servers.crm.y]]\n[[mcp_servers.crm.y]]\n",
+            "1:14: crm is written with arrays",
+        ),
         (TOML, "a = 1\nmcp_servers = {}\n", "2:1: mcp_servers is written as one value"),
     ] {
         let error = format.add(Some(text), &name("crm"), &launch("crm"), true).unwrap_err();

@@ -91,13 +91,17 @@ pub(super) fn take(text: &str, table: &str, name: &str) -> Result<Option<String>
         return Err(EditError::at(text, key, "has no such entry"));
     };
     let mut blocks = Vec::new();
+    let by_hand = |how: &str| {
+        EditError::at(text, key, format!("{name} is written with {how}; take it out by hand"))
+    };
     if is_header(text, key_span.span().start) {
-        tables(text, key_span.span(), value, &mut blocks);
+        if !tables(text, key_span.span(), value, &mut blocks) {
+            return Err(by_hand("arrays of tables"));
+        }
     } else if value_follows(text, &key_span.span(), &value.span()) {
         blocks.push(lines(text, key_span.span().start, value.span().end));
     } else {
-        let what = format!("{name} is written with dotted keys; take it out by hand");
-        return Err(EditError::at(text, key, what));
+        return Err(by_hand("dotted keys"));
     }
     blocks.sort_by_key(|block| block.start);
     let mut edits: Vec<(Range<usize>, String)> = Vec::new();
@@ -166,24 +170,25 @@ fn launch(entry: &DeValue<'_>) -> Option<Launch> {
     Launch::read(command, &arguments?)
 }
 
-/// The lines of a table with a header, and of the tables with headers in it.
+/// The lines of a table with a header, and of the tables with headers in it. False where one of
+/// them is an array of tables, of which only the first header is told.
 fn tables(
     text: &str,
     key: Range<usize>,
     value: &Spanned<DeValue<'_>>,
     out: &mut Vec<Range<usize>>,
-) {
+) -> bool {
+    let DeValue::Table(table) = value.get_ref() else { return false };
     let mut block = lines(text, key.start, key.end);
-    if let DeValue::Table(table) = value.get_ref() {
-        for (key, value) in table {
-            if is_header(text, key.span().start) {
-                tables(text, key.span(), value, out);
-            } else {
-                block.end = block.end.max(lines(text, key.span().start, end(value)).end);
-            }
+    for (key, value) in table {
+        if !is_header(text, key.span().start) {
+            block.end = block.end.max(lines(text, key.span().start, end(value)).end);
+        } else if !tables(text, key.span(), value, out) {
+            return false;
         }
     }
     out.push(block);
+    true
 }
 
 /// Where a value ends; for one written with dotted keys, where the last of its parts does.

@@ -37,6 +37,7 @@ impl Caller {
     pub(super) fn refused(&self, refusal: Refusal) -> Refused {
         Refused {
             refusal,
+            id: None,
             subject: Some(self.grant.subject.id.clone()),
             connection: Some(self.grant.connection.clone()),
             session: Some(self.grant.session.clone()),
@@ -67,6 +68,7 @@ impl Gateway {
             Ok(caller) => Ok(caller),
             Err(refusal) => Err(Refused {
                 refusal,
+                id: None,
                 subject: known.subject,
                 connection: known.connection,
                 session: known.session,

@@ -10,8 +10,9 @@ use http_body_util::{BodyExt as _, Limited};
 
 use super::Gateway;
 use super::authenticate::Caller;
+use super::evidence::Refused;
 use super::refusal::Refusal;
-use crate::mcp::{Message, Origin, headers};
+use crate::mcp::{Kind, Message, Origin, headers};
 use crate::policy::{Act, Call, Direction, Target};
 use crate::types::CallId;
 
@@ -21,25 +22,38 @@ impl Gateway {
         caller: &Caller,
         head: &Parts,
         body: Body,
-    ) -> Result<Call, Refusal> {
-        let act = match head.method {
-            Method::GET => Act::Listen,
-            Method::DELETE => Act::End,
-            _ => {
-                let limit = self.settings.limits.bytes;
-                let bytes = Limited::new(body, limit)
-                    .collect()
-                    .await
-                    .map_err(|_too_long_or_broken| Refusal::body(limit))?
-                    .to_bytes();
-                let message = Message::decode(bytes, Origin::Client, &self.settings.limits)
-                    .map_err(|error| Refusal::from(&error))?;
-                Act::Message(message)
-            }
+    ) -> Result<Call, Refused> {
+        let act = self.act(head, body).await.map_err(|refusal| caller.refused(refusal))?;
+        // What is refused from here on was read, so that its answer can name it.
+        let id = match &act {
+            Act::Message(message) => match message.kind() {
+                Kind::Request { id, .. } => Some(id.clone()),
+                Kind::Notification { .. } | Kind::Response { .. } => None,
+            },
+            Act::Listen | Act::End => None,
         };
-        let call = self.call(caller, Direction::ClientToServer, act)?;
-        check_mirrored_headers(&head.headers, &call)?;
-        Ok(call)
+        let call = self.call(caller, Direction::ClientToServer, act).and_then(|call| {
+            check_mirrored_headers(&head.headers, &call)?;
+            Ok(call)
+        });
+        call.map_err(|refusal| Refused { id, ..caller.refused(refusal) })
+    }
+
+    async fn act(&self, head: &Parts, body: Body) -> Result<Act, Refusal> {
+        match head.method {
+            Method::GET => return Ok(Act::Listen),
+            Method::DELETE => return Ok(Act::End),
+            _ => {}
+        }
+        let limit = self.settings.limits.bytes;
+        let bytes = Limited::new(body, limit)
+            .collect()
+            .await
+            .map_err(|_too_long_or_broken| Refusal::body(limit))?
+            .to_bytes();
+        let message = Message::decode(bytes, Origin::Client, &self.settings.limits)
+            .map_err(|error| Refusal::from(&error))?;
+        Ok(Act::Message(message))
     }
 
     /// Makes the call of an act, with the masked form that records and approvers may see.

@@ -128,7 +128,7 @@ impl Gateway {
         };
         let call = match self.decode(&caller, &head, body).await {
             Ok(call) => call,
-            Err(refusal) => return self.refuse(caller.refused(refusal)).await,
+            Err(refused) => return self.refuse(refused).await,
         };
         match self.decide(&caller, call, None) {
             Decision::Allow(permit) => self.pass(caller, *permit).await,

@@ -92,9 +92,9 @@ pub fn write(reply: Reply) -> Response<Body> {
             }
         }
         Reply::Refused(refused) => {
-            let refusal = &refused.get().refusal;
+            let Refused { refusal, id, .. } = refused.get();
             // A refusal quotes keys and places of a message, never its values.
-            let mut response = json(refusal.status, refusal.to_message(None, None));
+            let mut response = json(refusal.status, refusal.to_message(id.as_ref(), None));
             if refusal.status == StatusCode::UNAUTHORIZED {
                 let challenge = format!(
                     "DPoP error=\"invalid_token\", error_description=\"{}\", algs=\"ES256\"",

@@ -81,6 +81,7 @@ fn messages_at_the_gateway(world: &World) -> anyhow::Result<()> {
         .body(bad);
     let answer = http::send(request)?;
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!(-32020)));
+    assert_eq!(answer.json()["id"], 1, "the refusal names the request: {answer:?}");
 
     let executed: Vec<_> = world.executed().iter().map(|call| call["text"].clone()).collect();
     assert_eq!(executed, ["good"], "a refused message reached the upstream");

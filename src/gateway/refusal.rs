@@ -125,6 +125,13 @@ impl Refusal {
             .hint("`mcpx ls` lists the connections that you may use")
     }
 
+    /// A web page of somebody else asks.
+    pub fn foreign_origin() -> Self {
+        let stage = RefusalStage::Route;
+        let message = "web pages of another origin may not use this server";
+        Self::new(StatusCode::FORBIDDEN, rpc::INVALID_REQUEST, "foreign_origin", stage, message)
+    }
+
     /// A method other than POST, GET and DELETE.
     pub fn method_not_allowed() -> Self {
         let stage = RefusalStage::Route;

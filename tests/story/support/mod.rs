@@ -2,12 +2,14 @@
 
 pub mod browser;
 pub mod client;
+pub mod conformance;
 pub mod http;
 pub mod idp;
 pub mod parts;
 pub mod person;
 pub mod proc;
 pub mod raw;
+pub mod relay;
 pub mod runner;
 pub mod site;
 pub mod wait;

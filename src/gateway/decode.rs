@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 
@@ -12,6 +12,7 @@ use super::Gateway;
 use super::authenticate::Caller;
 use super::evidence::Refused;
 use super::refusal::Refusal;
+use crate::mcp::modern::{self, Mirrored};
 use crate::mcp::{Kind, Message, Origin, headers};
 use crate::policy::{Act, Call, Direction, Target};
 use crate::types::CallId;
@@ -34,6 +35,7 @@ impl Gateway {
         };
         let call = self.call(caller, Direction::ClientToServer, act).and_then(|call| {
             check_mirrored_headers(&head.headers, &call)?;
+            self.check_modern(caller, &head.headers, &call)?;
             Ok(call)
         });
         call.map_err(|refusal| Refused { id, ..caller.refused(refusal) })
@@ -54,6 +56,24 @@ impl Gateway {
         let message = Message::decode(bytes, Origin::Client, &self.settings.limits)
             .map_err(|error| Refusal::from(&error))?;
         Ok(Act::Message(message))
+    }
+
+    /// What an HTTP server checks itself, the gateway checks for a server on stdio.
+    fn check_modern(&self, caller: &Caller, given: &HeaderMap, call: &Call) -> Result<(), Refusal> {
+        let Some(message) = call.message() else { return Ok(()) };
+        if !caller.upstream.is_stdio() || caller.protocol_session.is_some() {
+            return Ok(());
+        }
+        let header = |name| given.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let given = Mirrored {
+            version: header(headers::PROTOCOL_VERSION),
+            method: header(headers::METHOD),
+            name: header(headers::NAME),
+        };
+        if !modern::is_modern(given.version, message) {
+            return Ok(());
+        }
+        modern::check(given, message).map_err(|error| Refusal::from(&error))
     }
 
     /// Makes the call of an act, with the masked form that records and approvers may see.

@@ -14,6 +14,7 @@ use super::seal::UnknownSession;
 use crate::audit::RefusalStage;
 use crate::identity::TokenError;
 use crate::identity::dpop::DpopError;
+use crate::mcp::modern::Incomplete;
 use crate::mcp::{DecodeError, Id};
 use crate::policy::Denial;
 use crate::policy::call::NoTarget;
@@ -38,6 +39,8 @@ pub mod rpc {
     pub const HEADER_MISMATCH: i64 = -32020;
     /// JSON-RPC: invalid request.
     pub const INVALID_REQUEST: i64 = -32600;
+    /// JSON-RPC: no such method.
+    pub const METHOD_NOT_FOUND: i64 = -32601;
     /// JSON-RPC: invalid params.
     pub const INVALID_PARAMS: i64 = -32602;
 }
@@ -297,6 +300,21 @@ impl From<&NoTarget> for Refusal {
         let stage = RefusalStage::Decode;
         let status = StatusCode::BAD_REQUEST;
         Self::new(status, rpc::INVALID_PARAMS, "malformed_message", stage, error.to_string())
+    }
+}
+
+impl From<&Incomplete> for Refusal {
+    fn from(error: &Incomplete) -> Self {
+        let (status, rpc, code) = match error {
+            Incomplete::Envelope(_) => {
+                (StatusCode::BAD_REQUEST, rpc::INVALID_PARAMS, "malformed_message")
+            }
+            Incomplete::Header(name) => return Self::header_mismatch(name),
+            Incomplete::Handshake => {
+                (StatusCode::NOT_FOUND, rpc::METHOD_NOT_FOUND, "malformed_message")
+            }
+        };
+        Self::new(status, rpc, code, RefusalStage::Decode, error.to_string())
     }
 }
 

@@ -241,10 +241,15 @@ impl Drop for Inbox {
     }
 }
 
+/// A message that `read_stdout` has accepted, again.
+pub(super) fn decode(message: &Bytes) -> Option<Message> {
+    let limits = Limits { bytes: usize::MAX, depth: 127 };
+    Message::decode(message.clone(), Origin::Server, &limits).ok()
+}
+
 /// Whether a message that `read_stdout` has accepted is a response.
 pub(super) fn is_answer(message: &Bytes) -> bool {
-    Message::decode(message.clone(), Origin::Server, &Limits { bytes: usize::MAX, depth: 127 })
-        .is_ok_and(|message| matches!(message.kind(), Kind::Response { .. }))
+    decode(message).is_some_and(|message| matches!(message.kind(), Kind::Response { .. }))
 }
 
 /// A message as one event without id.

@@ -99,6 +99,11 @@ impl Upstream {
         }
     }
 
+    /// Whether the server speaks stdio, so that the gateway is all the HTTP it has.
+    pub fn is_stdio(&self) -> bool {
+        matches!(self, Self::Stdio(_))
+    }
+
     /// Ends what was kept for one of our sessions.
     pub async fn end_session(&self, session: &SessionId) {
         if let Self::Stdio(stdio) = self {

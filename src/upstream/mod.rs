@@ -6,6 +6,7 @@
 
 mod child;
 pub mod credential;
+mod desk;
 pub mod http;
 pub mod stdio;
 

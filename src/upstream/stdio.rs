@@ -132,7 +132,7 @@ impl StdioUpstream {
             child.send(message).await?;
             return Ok(empty(StatusCode::ACCEPTED));
         };
-        let mut inbox = child.request(message).await?;
+        let mut inbox = child.request(message, modern).await?;
         let first = match inbox.next().await {
             Some(first) => first?,
             None => return Err(UpstreamError::BrokeOff { why: "no answer".to_owned() }),

@@ -23,11 +23,13 @@ mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod keyring;
 mod login;
 mod refused;
 mod servers;
 mod serving;
 mod support;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ("baseline", baseline::STORIES),
         ("demo", demo::STORIES),
         ("login", login::STORIES),
+        ("keyring", keyring::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("clients", clients::STORIES),
@@ -45,5 +48,6 @@ fn main() -> ExitCode {
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),
+        ("tools", tools::STORIES),
     ])
 }

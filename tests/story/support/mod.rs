@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod client;
 pub mod conformance;
+pub mod debian;
 pub mod http;
 pub mod idp;
 pub mod parts;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::ConnectInfo;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use url::Url;
@@ -38,6 +38,7 @@ impl Caller {
     pub(super) fn refused(&self, refusal: Refusal) -> Refused {
         Refused {
             refusal,
+            id: None,
             subject: Some(self.grant.subject.id.clone()),
             connection: Some(self.grant.connection.clone()),
             session: Some(self.grant.session.clone()),
@@ -68,11 +69,28 @@ impl Gateway {
             Ok(caller) => Ok(caller),
             Err(refusal) => Err(Refused {
                 refusal,
+                id: None,
                 subject: known.subject,
                 connection: known.connection,
                 session: known.session,
                 source,
             }),
+        }
+    }
+
+    /// A browser names the page that makes it ask; no page but our own may (MCP
+    /// `basic/transports`, security warning). Programs that are not browsers send no origin.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let mut origins = headers.get_all(ORIGIN).iter().peekable();
+        if origins.peek().is_none() {
+            return Ok(());
+        }
+        let own = Url::parse(&self.public_url).map(|url| url.origin().ascii_serialization());
+        let own = own.map_err(|_| Refusal::foreign_origin())?;
+        if origins.all(|origin| origin.as_bytes() == own.as_bytes()) {
+            Ok(())
+        } else {
+            Err(Refusal::foreign_origin())
         }
     }
 
@@ -82,6 +100,7 @@ impl Gateway {
         head: &Parts,
         known: &mut Known,
     ) -> Result<Caller, Refusal> {
+        self.check_origin(&head.headers)?;
         let name = connection_name(connection)?;
         let url = format!("{}/mcp/{name}", self.public_url);
         let now = self.clock.now();

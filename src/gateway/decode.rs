@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
 
 use super::Gateway;
 use super::authenticate::Caller;
+use super::evidence::Refused;
 use super::refusal::Refusal;
-use crate::mcp::{Message, Origin, headers};
+use crate::mcp::modern::{self, Mirrored};
+use crate::mcp::{Kind, Message, Origin, headers};
 use crate::policy::{Act, Call, Direction, Target};
 use crate::types::CallId;
 
@@ -22,25 +24,57 @@ impl Gateway {
         caller: &Caller,
         head: &Parts,
         body: Body,
-    ) -> Result<Call, Refusal> {
-        let act = match head.method {
-            Method::GET => Act::Listen,
-            Method::DELETE => Act::End,
-            _ => {
-                let limit = self.settings.limits.bytes;
-                let bytes = Limited::new(body, limit)
-                    .collect()
-                    .await
-                    .map_err(|_too_long_or_broken| Refusal::body(limit))?
-                    .to_bytes();
-                let message = Message::decode(bytes, Origin::Client, &self.settings.limits)
-                    .map_err(|error| Refusal::from(&error))?;
-                Act::Message(message)
-            }
+    ) -> Result<Call, Refused> {
+        let act = self.act(head, body).await.map_err(|refusal| caller.refused(refusal))?;
+        // What is refused from here on was read, so that its answer can name it.
+        let id = match &act {
+            Act::Message(message) => match message.kind() {
+                Kind::Request { id, .. } => Some(id.clone()),
+                Kind::Notification { .. } | Kind::Response { .. } => None,
+            },
+            Act::Listen | Act::End => None,
         };
-        let call = self.call(caller, Direction::ClientToServer, act)?;
-        check_mirrored_headers(&head.headers, &call)?;
-        Ok(call)
+        let call = self.call(caller, Direction::ClientToServer, act).and_then(|call| {
+            check_mirrored_headers(&head.headers, &call)?;
+            self.check_modern(caller, &head.headers, &call)?;
+            Ok(call)
+        });
+        call.map_err(|refusal| Refused { id, ..caller.refused(refusal) })
+    }
+
+    async fn act(&self, head: &Parts, body: Body) -> Result<Act, Refusal> {
+        match head.method {
+            Method::GET => return Ok(Act::Listen),
+            Method::DELETE => return Ok(Act::End),
+            _ => {}
+        }
+        let limit = self.settings.limits.bytes;
+        let bytes = Limited::new(body, limit)
+            .collect()
+            .await
+            .map_err(|_too_long_or_broken| Refusal::body(limit))?
+            .to_bytes();
+        let message = Message::decode(bytes, Origin::Client, &self.settings.limits)
+            .map_err(|error| Refusal::from(&error))?;
+        Ok(Act::Message(message))
+    }
+
+    /// What an HTTP server checks itself, the gateway checks for a server on stdio.
+    fn check_modern(&self, caller: &Caller, given: &HeaderMap, call: &Call) -> Result<(), Refusal> {
+        let Some(message) = call.message() else { return Ok(()) };
+        if !caller.upstream.is_stdio() || caller.protocol_session.is_some() {
+            return Ok(());
+        }
+        let header = |name| given.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let given = Mirrored {
+            version: header(headers::PROTOCOL_VERSION),
+            method: header(headers::METHOD),
+            name: header(headers::NAME),
+        };
+        if !modern::is_modern(given.version, message) {
+            return Ok(());
+        }
+        modern::check(given, message).map_err(|error| Refusal::from(&error))
     }
 
     /// Makes the call of an act, with the masked form that records and approvers may see.

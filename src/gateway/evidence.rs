@@ -141,6 +141,8 @@ impl Evidence for Waiting {
 /// Somebody turned away before a call came about.
 pub struct Refused {
     pub(super) refusal: Refusal,
+    /// The request that the refusal answers, where one could be read.
+    pub(super) id: Option<Id>,
     pub(super) subject: Option<SubjectId>,
     pub(super) connection: Option<ConnectionName>,
     pub(super) session: Option<SessionId>,

@@ -132,7 +132,7 @@ impl Gateway {
         };
         let mut call = match self.decode(&caller, &head, body).await {
             Ok(call) => call,
-            Err(refusal) => return self.refuse(caller.refused(refusal)).await,
+            Err(refused) => return self.refuse(refused).await,
         };
         match self.pin(&mut call).await {
             Ok(None) => {}

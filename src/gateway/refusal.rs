@@ -14,6 +14,7 @@ use super::seal::UnknownSession;
 use crate::audit::RefusalStage;
 use crate::identity::TokenError;
 use crate::identity::dpop::DpopError;
+use crate::mcp::modern::Incomplete;
 use crate::mcp::{DecodeError, Id};
 use crate::policy::call::NoTarget;
 use crate::policy::{Call, Denial};
@@ -38,6 +39,8 @@ pub mod rpc {
     pub const HEADER_MISMATCH: i64 = -32020;
     /// JSON-RPC: invalid request.
     pub const INVALID_REQUEST: i64 = -32600;
+    /// JSON-RPC: no such method.
+    pub const METHOD_NOT_FOUND: i64 = -32601;
     /// JSON-RPC: invalid params.
     pub const INVALID_PARAMS: i64 = -32602;
 }
@@ -123,6 +126,13 @@ impl Refusal {
         let stage = RefusalStage::Route;
         Self::new(StatusCode::NOT_FOUND, rpc::INVALID_REQUEST, "connection_unknown", stage, message)
             .hint("`mcpx ls` lists the connections that you may use")
+    }
+
+    /// A web page of somebody else asks.
+    pub fn foreign_origin() -> Self {
+        let stage = RefusalStage::Route;
+        let message = "web pages of another origin may not use this server";
+        Self::new(StatusCode::FORBIDDEN, rpc::INVALID_REQUEST, "foreign_origin", stage, message)
     }
 
     /// A method other than POST, GET and DELETE.
@@ -303,6 +313,21 @@ impl From<&NoTarget> for Refusal {
         let stage = RefusalStage::Decode;
         let status = StatusCode::BAD_REQUEST;
         Self::new(status, rpc::INVALID_PARAMS, "malformed_message", stage, error.to_string())
+    }
+}
+
+impl From<&Incomplete> for Refusal {
+    fn from(error: &Incomplete) -> Self {
+        let (status, rpc, code) = match error {
+            Incomplete::Envelope(_) => {
+                (StatusCode::BAD_REQUEST, rpc::INVALID_PARAMS, "malformed_message")
+            }
+            Incomplete::Header(name) => return Self::header_mismatch(name),
+            Incomplete::Handshake => {
+                (StatusCode::NOT_FOUND, rpc::METHOD_NOT_FOUND, "malformed_message")
+            }
+        };
+        Self::new(status, rpc, code, RefusalStage::Decode, error.to_string())
     }
 }
 

@@ -82,6 +82,7 @@ pub fn write(reply: Reply) -> Response<Body> {
             let mut head = HeaderMap::new();
             head.insert(CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM));
             head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+            head.insert(CACHE_CONTROL, HeaderValue::from_static("no-transform"));
             response(StatusCode::OK, head, stream_body(pieces))
         }
         Reply::Denied(denied) => {
@@ -92,9 +93,9 @@ pub fn write(reply: Reply) -> Response<Body> {
             }
         }
         Reply::Refused(refused) => {
-            let refusal = &refused.get().refusal;
+            let Refused { refusal, id, .. } = refused.get();
             // A refusal quotes keys and places of a message, never its values, and is masked.
-            let mut response = json(refusal.status, refusal.to_message(None, None));
+            let mut response = json(refusal.status, refusal.to_message(id.as_ref(), None));
             if refusal.status == StatusCode::UNAUTHORIZED {
                 let challenge = format!(
                     "DPoP error=\"invalid_token\", error_description=\"{}\", algs=\"ES256\"",
@@ -133,9 +134,14 @@ fn json(status: StatusCode, body: Bytes) -> Response<Body> {
 fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
+    // What an answer holds depends on who asked. A proxy that rewrote what it may not rewrite
+    // would hold back events.
+    let kept = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let as_it_is =
+        kept.flat_map(|value| value.split(',')).any(|word| word.trim() == "no-transform");
+    let control = if as_it_is { "no-store, no-transform" } else { "no-store" };
     *response.headers_mut() = headers;
-    // What an answer holds depends on who asked.
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(control));
     response
 }
 
@@ -155,4 +161,25 @@ fn stream_body(pieces: mpsc::Receiver<Piece>) -> Body {
 fn framed(message: Option<&Bytes>) -> Bytes {
     let text = message.and_then(|message| std::str::from_utf8(message).ok());
     text.map_or_else(|| sse::comment(""), |text| sse::encode(None, None, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_keeps_an_answer_and_proxies_leave_streams_alone() {
+        let cases = [
+            (None, "no-store"),
+            (Some("public, max-age=60"), "no-store"),
+            (Some("no-cache, no-transform"), "no-store, no-transform"),
+            (Some("no-transform"), "no-store, no-transform"),
+        ];
+        for (given, expected) in cases {
+            let head = given.map(|value| (CACHE_CONTROL, HeaderValue::from_static(value)));
+            let head = HeaderMap::from_iter(head);
+            let response = response(StatusCode::OK, head, Body::empty());
+            assert_eq!(response.headers()[CACHE_CONTROL], expected, "{given:?}");
+        }
+    }
 }

@@ -35,6 +35,8 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// `params._meta` of a modern request: which version it speaks.
 pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// `params._meta` of a modern request: what its client can do.
+pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
 /// Whether a request header goes from the client on to the server, by its lower-case name.
 ///

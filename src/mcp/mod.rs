@@ -2,12 +2,14 @@
 //!
 //! Pure and synchronous. [`message`] decodes one JSON-RPC message strictly and keeps its bytes;
 //! [`json`] walks JSON text by spans; [`sse`] frames event streams; [`headers`] holds the names of
-//! the HTTP headers of both protocol eras; [`canonical`] gives one text for one value.
+//! the HTTP headers of both protocol eras; [`canonical`] gives one text for one value; [`modern`]
+//! is what an HTTP server of the modern era checks.
 
 pub mod canonical;
 pub mod headers;
 pub mod json;
 pub mod message;
+pub mod modern;
 pub mod sse;
 
 pub use message::Origin;

@@ -1,14 +1,12 @@
 //! One child process that speaks MCP on stdio: one JSON message a line.
 //!
 //! Own process group, cleared environment. Lines that are not JSON-RPC are tolerated and dropped
-//! (some servers greet on stdout). A response goes to the request with its id; anything else goes
-//! to the request that is in flight, or to the listener, or waits for one. Ending a child closes
-//! its stdin, waits, then sends TERM and KILL to its group. Implements MCP `basic/transports`,
-//! stdio.
+//! (some servers greet on stdout). Whose each message is, [`super::desk`] knows. Ending a child
+//! closes its stdin, waits, then sends TERM and KILL to its group. Implements MCP
+//! `basic/transports`, stdio.
 
-use std::collections::{HashMap, VecDeque};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,14 +15,13 @@ use tokio::process::{Child as Process, ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::UpstreamError;
+use super::desk::{Desk, Reader, lock};
 use super::stdio::Launch;
 use crate::mcp::sse::{self, Decoder, Event};
 use crate::mcp::{Id, Kind, Limits, Message, Origin};
 
 /// How long a child has at each step of being ended.
 const GRACE: Duration = Duration::from_secs(2);
-/// Messages that wait for a listener; the oldest goes when one too many comes.
-const BACKLOG: usize = 64;
 /// Messages on their way to one reader before the child's stdout is no longer read.
 const IN_FLIGHT: usize = 16;
 
@@ -37,23 +34,13 @@ pub(super) struct Child {
     gone: watch::Receiver<bool>,
 }
 
-/// Who waits for what.
-#[derive(Debug, Default)]
-struct Desk {
-    pending: HashMap<Id, mpsc::Sender<Bytes>>,
-    /// Ids in the order they were asked.
-    order: VecDeque<Id>,
-    listener: Option<mpsc::Sender<Bytes>>,
-    backlog: VecDeque<Bytes>,
-    /// How the child ended, once it has.
-    ended: Option<String>,
-}
-
 /// Where one reader gets a child's messages.
 #[derive(Debug)]
 pub(super) struct Inbox {
     messages: mpsc::Receiver<Bytes>,
     desk: Arc<Mutex<Desk>>,
+    /// Where to say that nobody reads any more; `None` where leaving means nothing.
+    cancel: Option<mpsc::Sender<Bytes>>,
     /// The request whose answer ends this inbox; `None` for the listener.
     request: Option<Id>,
     answered: bool,
@@ -116,26 +103,28 @@ impl Child {
 
     /// Whether a request with this id is in flight.
     pub(super) fn has_pending(&self, id: &Id) -> bool {
-        lock(&self.desk).pending.contains_key(id)
+        lock(&self.desk).has_pending(id)
     }
 
-    /// Sends a request and gives the inbox for what it brings.
-    pub(super) async fn request(&self, message: &Message) -> Result<Inbox, UpstreamError> {
+    /// Sends a request and gives the inbox for what it brings. `modern`: to drop the inbox before
+    /// the answer is to cancel the request, as closing its stream is over HTTP.
+    pub(super) async fn request(
+        &self,
+        message: &Message,
+        modern: bool,
+    ) -> Result<Inbox, UpstreamError> {
         let Some(id) = message.id().cloned() else {
             return Err(UpstreamError::BrokeOff { why: "a request without id".to_owned() });
         };
-        let (sender, messages) = mpsc::channel(IN_FLIGHT);
-        {
-            let mut desk = lock(&self.desk);
-            desk.check_running()?;
-            if desk.pending.contains_key(&id) {
-                return Err(UpstreamError::IdInUse);
-            }
-            desk.pending.insert(id.clone(), sender);
-            desk.order.push_back(id.clone());
-        }
-        let inbox =
-            Inbox { messages, desk: Arc::clone(&self.desk), request: Some(id), answered: false };
+        let (reader, messages) = mpsc::channel(IN_FLIGHT);
+        lock(&self.desk).ask(id.clone(), message, reader)?;
+        let inbox = Inbox {
+            messages,
+            desk: Arc::clone(&self.desk),
+            cancel: modern.then(|| self.stdin.clone()),
+            request: Some(id),
+            answered: false,
+        };
         self.send(message).await?;
         Ok(inbox)
     }
@@ -155,15 +144,9 @@ impl Child {
 
     /// Takes the place of the reader for messages that answer nothing. The one before it ends.
     pub(super) fn listen(&self) -> Result<Inbox, UpstreamError> {
-        let (sender, messages) = mpsc::channel(BACKLOG);
-        let mut desk = lock(&self.desk);
-        desk.check_running()?;
-        for message in std::mem::take(&mut desk.backlog) {
-            // The channel is new and as long as the backlog.
-            let _fits = sender.try_send(message);
-        }
-        desk.listener = Some(sender);
-        Ok(Inbox { messages, desk: Arc::clone(&self.desk), request: None, answered: false })
+        let messages = lock(&self.desk).listen()?;
+        let desk = Arc::clone(&self.desk);
+        Ok(Inbox { messages, desk, cancel: None, request: None, answered: false })
     }
 
     /// Asks the child to go, and sees to it that it does.
@@ -171,34 +154,6 @@ impl Child {
         let _gone_already = self.stop.send(true);
         let mut gone = self.gone.clone();
         let _closed = gone.wait_for(|gone| *gone).await;
-    }
-}
-
-impl Desk {
-    fn check_running(&self) -> Result<(), UpstreamError> {
-        if self.ended.is_some() { Err(self.end_error()) } else { Ok(()) }
-    }
-
-    fn end_error(&self) -> UpstreamError {
-        let why = self.ended.clone().unwrap_or_else(|| "it closed its input".to_owned());
-        UpstreamError::BrokeOff { why }
-    }
-
-    fn close(&mut self, how: String) {
-        self.ended = Some(how);
-        self.pending.clear();
-        self.order.clear();
-        self.listener = None;
-    }
-
-    /// Where a message of the child goes. A response ends its request's entry.
-    fn reader_of(&mut self, kind: &Kind) -> Option<mpsc::Sender<Bytes>> {
-        if let Kind::Response { id: Some(id), .. } = kind {
-            self.order.retain(|other| other != id);
-            return self.pending.remove(id);
-        }
-        let newest = self.order.back().and_then(|id| self.pending.get(id));
-        newest.or(self.listener.as_ref()).cloned()
     }
 }
 
@@ -239,17 +194,27 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         if let Some(id) = self.request.take() {
-            let mut desk = lock(&self.desk);
-            desk.pending.remove(&id);
-            desk.order.retain(|other| *other != id);
+            lock(&self.desk).forget(&id);
+            let Some(cancel) = self.cancel.take().filter(|_| !self.answered) else { return };
+            let line = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
+                id.as_json()
+            );
+            // A child that reads nothing will not read this either.
+            let _told = cancel.try_send(line.into());
         }
     }
 }
 
+/// A message that `read_stdout` has accepted, again.
+pub(super) fn decode(message: &Bytes) -> Option<Message> {
+    let limits = Limits { bytes: usize::MAX, depth: 127 };
+    Message::decode(message.clone(), Origin::Server, &limits).ok()
+}
+
 /// Whether a message that `read_stdout` has accepted is a response.
 pub(super) fn is_answer(message: &Bytes) -> bool {
-    Message::decode(message.clone(), Origin::Server, &Limits { bytes: usize::MAX, depth: 127 })
-        .is_ok_and(|message| matches!(message.kind(), Kind::Response { .. }))
+    decode(message).is_some_and(|message| matches!(message.kind(), Kind::Response { .. }))
 }
 
 /// A message as one event without id.
@@ -258,11 +223,6 @@ pub(super) fn as_event(message: &Bytes) -> Option<Event> {
     let mut decoder = Decoder::new(usize::MAX);
     decoder.push(&sse::encode(None, None, text)).ok()?;
     decoder.next()
-}
-
-/// A poisoned desk is still a desk: its parts are consistent after every statement.
-fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
-    desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Feeds stdin until told to stop, or until the child ends or will say nothing more; gives how it
@@ -366,21 +326,17 @@ async fn read_stdout(stdout: impl AsyncRead + Unpin, desk: Arc<Mutex<Desk>>, lim
             }
             continue;
         };
-        let reader_of = lock(&desk).reader_of(message.kind());
+        let reader_of = lock(&desk).reader_of(&message);
         match reader_of {
             // Waiting here is the back-pressure: the child blocks on its full pipe.
-            Some(sender) => {
+            Reader::Is(sender) => {
                 let _reader_left = sender.send(raw).await;
             }
-            None if matches!(message.kind(), Kind::Response { .. }) => {
-                tracing::debug!("an answer to no request in flight");
+            Reader::Gone => {
+                tracing::debug!("a message for a request that is not in flight");
             }
-            None => {
-                let mut desk = lock(&desk);
-                if desk.backlog.len() == BACKLOG {
-                    desk.backlog.pop_front();
-                }
-                desk.backlog.push_back(raw);
+            Reader::Awaited => {
+                lock(&desk).keep(raw);
             }
         }
     }
@@ -473,7 +429,7 @@ mod tests {
         let child = sh("exec sleep 600");
         let mut inboxes = Vec::new();
         for id in 0..4 {
-            inboxes.push(child.request(&ping(id, 200_000)).await.unwrap());
+            inboxes.push(child.request(&ping(id, 200_000), false).await.unwrap());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
         ends(child.end()).await;
@@ -485,7 +441,7 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_will_say_nothing_more_is_ended() {
         let child = sh("exec >&-; exec sleep 600");
-        let mut inbox = child.request(&ping(1, 1)).await.unwrap();
+        let mut inbox = child.request(&ping(1, 1), false).await.unwrap();
         assert!(ends(inbox.next()).await.unwrap().is_err());
         assert!(!child.is_running());
     }
@@ -493,7 +449,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_without_end_ends_the_child() {
         let child = sh("trap '' PIPE; head -c 5000000 /dev/zero; exec sleep 600");
-        let mut inbox = child.request(&ping(1, 1)).await.unwrap();
+        let mut inbox = child.request(&ping(1, 1), false).await.unwrap();
         assert!(ends(inbox.next()).await.unwrap().is_err());
     }
 }

@@ -6,6 +6,7 @@
 
 mod child;
 pub mod credential;
+mod desk;
 pub mod http;
 pub mod stdio;
 
@@ -97,6 +98,11 @@ impl Upstream {
             Self::Http(_) => "http",
             Self::Stdio(_) => "stdio",
         }
+    }
+
+    /// Whether the server speaks stdio, so that the gateway is all the HTTP it has.
+    pub fn is_stdio(&self) -> bool {
+        matches!(self, Self::Stdio(_))
     }
 
     /// Ends what was kept for one of our sessions.

@@ -11,14 +11,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use reqwest::StatusCode;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Mutex;
 
 use super::child::{self, Child};
 use super::{Answer, Body, EventSource, Events, Route, UpstreamError};
 use crate::audit::Durable;
-use crate::mcp::{Kind, Limits, Message, headers};
+use crate::mcp::{Kind, Limits, Message, headers, modern};
 use crate::policy::{Act, Permit};
 use crate::types::{Secret, SessionId, random};
 
@@ -113,14 +114,16 @@ impl StdioUpstream {
 
     async fn message(&self, message: &Message, route: &Route) -> Result<Answer, UpstreamError> {
         let mut new_session = None;
-        let child = if route.protocol_session.is_some() {
+        // The gateway has seen to it that header and body name the same version.
+        let modern = route.protocol_session.is_none() && modern::is_modern(None, message);
+        let child = if modern {
+            self.modern_child(message, route).await?
+        } else if route.protocol_session.is_some() {
             self.legacy_child(route).await?
         } else if message.method() == Some("initialize") {
             let (id, child) = self.new_legacy_child(route).await?;
             new_session = Some(id);
             child
-        } else if is_modern(message) {
-            self.modern_child(message, route).await?
         } else {
             return Err(UpstreamError::SessionNeeded);
         };
@@ -129,14 +132,15 @@ impl StdioUpstream {
             child.send(message).await?;
             return Ok(empty(StatusCode::ACCEPTED));
         };
-        let mut inbox = child.request(message).await?;
+        let mut inbox = child.request(message, modern).await?;
         let first = match inbox.next().await {
             Some(first) => first?,
             None => return Err(UpstreamError::BrokeOff { why: "no answer".to_owned() }),
         };
         let mut answer = if child::is_answer(&first) {
             inbox.finish();
-            Answer { status: StatusCode::OK, headers: json_headers(), body: Body::Message(first) }
+            let status = if modern { modern_status(&first) } else { StatusCode::OK };
+            Answer { status, headers: json_headers(), body: Body::Message(first) }
         } else {
             let ahead = child::as_event(&first).into_iter().collect();
             stream(Events { ahead, source: EventSource::Child(inbox) })
@@ -218,16 +222,11 @@ async fn end_all(children: Vec<Arc<Child>>) {
     futures_util::future::join_all(children.iter().map(|child| child.end())).await;
 }
 
-/// A modern request names its protocol version in `params._meta` (MCP 2026-07-28
-/// `basic/versioning`); its notifications need not, and have no session to go to either.
-fn is_modern(message: &Message) -> bool {
-    message.method() == Some("server/discover")
-        || message.params_value().is_some_and(|params| {
-            params
-                .get("_meta")
-                .is_some_and(|meta| meta.get(headers::META_PROTOCOL_VERSION).is_some())
-        })
-        || !matches!(message.kind(), Kind::Request { .. })
+/// The status of a modern answer, which a child has no way to give.
+fn modern_status(answer: &Bytes) -> StatusCode {
+    child::decode(answer)
+        .and_then(|answer| StatusCode::from_u16(modern::status_of(&answer)).ok())
+        .unwrap_or(StatusCode::OK)
 }
 
 fn json_headers() -> HeaderMap {
@@ -235,8 +234,12 @@ fn json_headers() -> HeaderMap {
 }
 
 fn stream(events: Events) -> Answer {
-    let headers =
-        HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM))]);
+    // The second and third keep proxies from holding events back.
+    let headers = HeaderMap::from_iter([
+        (CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM)),
+        (CACHE_CONTROL, HeaderValue::from_static("no-transform")),
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ]);
     Answer { status: StatusCode::OK, headers, body: Body::Stream(events) }
 }
 

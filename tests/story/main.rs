@@ -19,6 +19,7 @@ mod approve;
 mod audit;
 mod baseline;
 mod clients;
+mod conformance;
 mod crash;
 mod demo;
 mod disk;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("clients", clients::STORIES),
+        ("conformance", conformance::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),

@@ -78,9 +78,19 @@ fn messages_at_the_gateway(world: &World) -> anyhow::Result<()> {
         .header("mcp-protocol-version", "2026-07-28")
         .header("mcp-method", "tools/call")
         .header("mcp-name", "transfer")
-        .body(bad);
+        .body(bad.clone());
     let answer = http::send(request)?;
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!(-32020)));
+    assert_eq!(answer.json()["id"], 1, "the refusal names the request: {answer:?}");
+
+    // A page in somebody's browser asks, even with a good token.
+    for origin in ["https://evil.example", "null", &format!("{}.evil.example", server.url)] {
+        let proof = raw.proof("POST", &url, Some(&token), |_| ())?;
+        let headers = [("authorization", &*authorization), ("dpop", &proof), ("origin", origin)];
+        let answer = post(&url, &headers, &bad)?;
+        let code = &answer.json()["error"]["data"]["mcpx"]["code"];
+        assert_eq!((answer.status, code), (403, &json!("foreign_origin")), "{origin}");
+    }
 
     let executed: Vec<_> = world.executed().iter().map(|call| call["text"].clone()).collect();
     assert_eq!(executed, ["good"], "a refused message reached the upstream");

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod conformance;
 pub mod debian;
 pub mod http;
 pub mod idp;
@@ -9,6 +10,7 @@ pub mod parts;
 pub mod person;
 pub mod proc;
 pub mod raw;
+pub mod relay;
 pub mod runner;
 pub mod site;
 pub mod wait;

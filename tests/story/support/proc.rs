@@ -97,9 +97,17 @@ impl Proc {
     ///
     /// # Errors
     /// It does not come within [`PATIENCE`].
-    pub fn finish(mut self) -> anyhow::Result<Output> {
+    pub fn finish(self) -> anyhow::Result<Output> {
+        self.finish_within(PATIENCE)
+    }
+
+    /// As [`Self::finish`], for what takes its time.
+    ///
+    /// # Errors
+    /// The end does not come in time.
+    pub fn finish_within(mut self, patience: Duration) -> anyhow::Result<Output> {
         use std::os::unix::process::ExitStatusExt as _;
-        let status = self.wait()?;
+        let status = self.wait_within(patience)?;
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         Ok(Output { code, stdout: self.stdout(), stderr: self.stderr() })
     }
@@ -109,14 +117,18 @@ impl Proc {
     /// # Errors
     /// It does not come within [`PATIENCE`].
     pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        self.wait_within(PATIENCE)
+    }
+
+    fn wait_within(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > patience {
                 self.kill();
-                bail!("{} did not end within {PATIENCE:?}", self.name);
+                bail!("{} did not end within {patience:?}", self.name);
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -216,6 +216,27 @@ impl<'a> World<'a> {
         Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), _proc: proc })
     }
 
+    /// The server that the conformance suite is content with, over HTTP.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn fixture(&self) -> anyhow::Result<Upstream> {
+        let [python, script] = self.fixture_stdio()?;
+        let mut command = self.command(python)?;
+        command.args([&script, "--http"]);
+        let mut proc = Proc::start(self, "fixture", command)?;
+        let port = proc.first_json_line()?["port"].clone();
+        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), _proc: proc })
+    }
+
+    /// The server that the conformance suite is content with, over stdio.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub fn fixture_stdio(&self) -> anyhow::Result<[String; 2]> {
+        Ok([text(self.parts.python()?), text(&self.parts.script("fixture.py"))])
+    }
+
     /// The server that writes down what it executes, over stdio. See [`Self::executed`].
     ///
     /// # Errors

@@ -64,6 +64,9 @@ _mcpx() {
             mcpx,status)
                 cmd="mcpx__subcmd__status"
                 ;;
+            mcpx,tools)
+                cmd="mcpx__subcmd__tools"
+                ;;
             mcpx__subcmd__audit,verify)
                 cmd="mcpx__subcmd__audit__subcmd__verify"
                 ;;
@@ -85,6 +88,15 @@ _mcpx() {
             mcpx__subcmd__policy,check)
                 cmd="mcpx__subcmd__policy__subcmd__check"
                 ;;
+            mcpx__subcmd__tools,accept)
+                cmd="mcpx__subcmd__tools__subcmd__accept"
+                ;;
+            mcpx__subcmd__tools,diff)
+                cmd="mcpx__subcmd__tools__subcmd__diff"
+                ;;
+            mcpx__subcmd__tools,ls)
+                cmd="mcpx__subcmd__tools__subcmd__ls"
+                ;;
             *)
                 ;;
         esac
@@ -92,7 +104,7 @@ _mcpx() {
 
     case "${cmd}" in
         mcpx)
-            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec client approve deny revoke sessions replay audit policy serve demo"
+            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec client approve deny revoke sessions replay audit policy tools serve demo"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -768,6 +780,110 @@ _mcpx() {
         mcpx__subcmd__status)
             opts="-v -h --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__tools)
+            opts="-v -h --json --verbose --no-color --log --home --server --help ls diff accept"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__tools__subcmd__accept)
+            opts="-y -v -h --yes --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__tools__subcmd__diff)
+            opts="-v -h --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__tools__subcmd__ls)
+            opts="-v -h --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -46,6 +46,7 @@ complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "sessions" -d 'List sessio
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "replay" -d 'Show what happened in a session, call by call'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "audit" -d 'Check the audit log'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "policy" -d 'Check policies'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "tools" -d 'See the accepted definitions of tools, and accept changed ones'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "serve" -d 'Run the control server and the gateway'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "demo" -d 'Try everything on this machine, without an identity provider or a database'
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l issuer -d 'Which of the server\'s issuers to log in with [default: its first]' -r
@@ -227,13 +228,45 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcom
 complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -l no-color -d 'Print no colours, as NO_COLOR does'
 complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -f -a "ls" -d 'List pinned tools and prompts'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -f -a "diff" -d 'Show what is in quarantine, against what was accepted'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -f -a "accept" -d 'Accept the new definition of a tool or prompt'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from ls" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from ls" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from ls" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from ls" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from ls" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from ls" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from diff" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from diff" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from diff" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from diff" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from diff" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from diff" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -s y -l yes -d 'Do not ask again on a terminal'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -s h -l help -d 'Print help'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l config -d 'The configuration file' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l ready-file -d 'Write a JSON file with the addresses once requests are accepted' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l server -d 'The control server [default: the one of the last login]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l check -d 'Check the configuration and the policies, then end'
-complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l hash-password -d 'Read a password from stdin and print what [local_issuer] keeps of it, then end'
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l hash-password -d 'Read a password from stdin and print what `[local_issuer]` keeps of it, then end'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l json -d 'Print data and errors as JSON'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l no-color -d 'Print no colours, as NO_COLOR does'

@@ -181,6 +181,34 @@ pub enum Record {
         /// Its session.
         session: SessionId,
     },
+    /// A tool's or prompt's first definition was taken as the accepted one.
+    Pinned {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// SHA-256 of the canonical definition, in hex. Name and definition are in the body.
+        hash: String,
+    },
+    /// A definition was put in quarantine: its tool or prompt is refused until it is accepted.
+    Quarantined {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// The hash of the definition.
+        hash: String,
+        /// The hash of the accepted one, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        accepted: Option<String>,
+        /// A word of ours for why.
+        code: String,
+    },
+    /// Somebody accepted a definition that was in quarantine.
+    Accepted {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// The hash of the definition.
+        hash: String,
+        /// Who accepted it.
+        by: SubjectId,
+    },
     /// Somebody read a session's recorded bodies.
     Viewed {
         /// The session.
@@ -306,6 +334,9 @@ mod tests {
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"approval_expired","approval":"apr_0000000000000000"}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"orphaned","call":"call_0000000000000000","session":"ses_0000000000000000"}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"viewed","session":"ses_0000000000000000","by":"sub_0000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"pinned","connection":"crm","hash":"00ff","body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"quarantined","connection":"crm","hash":"00ff","accepted":"11ee","code":"changed"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"accepted","connection":"crm","hash":"00ff","by":"sub_0000000000000000"}"#,
     ];
 
     #[test]
@@ -334,10 +365,13 @@ mod tests {
             Record::ApprovalExpired { .. } => 13,
             Record::Orphaned { .. } => 14,
             Record::Viewed { .. } => 15,
+            Record::Pinned { .. } => 16,
+            Record::Quarantined { .. } => 17,
+            Record::Accepted { .. } => 18,
         };
         let seen: std::collections::BTreeSet<usize> =
             STORED.iter().map(|l| name(&Leaf::decode(l.as_bytes()).unwrap().record)).collect();
-        assert_eq!(seen.len(), 16);
+        assert_eq!(seen.len(), 19);
     }
 
     #[test]

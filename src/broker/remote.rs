@@ -121,6 +121,33 @@ pub struct GrantInfo {
     pub state: String,
 }
 
+/// The pin of a tool or prompt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ToolInfo {
+    /// The MCP server.
+    pub connection: String,
+    /// `tool` or `prompt`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// `accepted` or `quarantined`.
+    pub state: String,
+    /// Why it is in quarantine.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The accepted definition, masked.
+    #[serde(default)]
+    pub definition: Option<Box<RawValue>>,
+    /// The hash of the definition in quarantine.
+    #[serde(default)]
+    pub offered: Option<String>,
+    /// That definition, masked.
+    #[serde(default)]
+    pub proposal: Option<Box<RawValue>>,
+    /// When the pin last changed.
+    pub changed_at: Timestamp,
+}
+
 /// A session in a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionInfo {
@@ -325,6 +352,36 @@ impl Remote {
             reason: Option<&'a str>,
         }
         self.post(&["approvals", id], &Body { decision: verdict, reason }).await
+    }
+
+    /// The pins of all connections, or of one.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn tools(&self, connection: Option<&str>) -> Result<Vec<ToolInfo>, RemoteError> {
+        let query: Vec<_> = connection.map(|name| ("connection", name)).into_iter().collect();
+        self.get("tools", &query).await
+    }
+
+    /// Accepts the definition that `tool` has in quarantine.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn accept_tool(&self, tool: &ToolInfo) -> Result<ToolInfo, RemoteError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            connection: &'a str,
+            kind: &'a str,
+            name: &'a str,
+            hash: &'a str,
+        }
+        let body = Body {
+            connection: &tool.connection,
+            kind: &tool.kind,
+            name: &tool.name,
+            hash: tool.offered.as_deref().unwrap_or_default(),
+        };
+        self.post(&["tools", "accept"], &body).await
     }
 
     /// The grants that the caller may see.

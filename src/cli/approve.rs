@@ -4,7 +4,7 @@ use crate::broker::remote::{ApprovalInfo, Remote, Verdict};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::find::{Named, find};
-use crate::cli::text::{clean, indent_json, span, visible};
+use crate::cli::text::{clean, indent_json, span, visible, visible_line};
 use crate::cli::ui::{GOOD, STRONG, Ui, styled};
 use crate::types::Timestamp;
 
@@ -106,7 +106,7 @@ pub(super) fn check_open(approval: &ApprovalInfo, now: Timestamp) -> Result<(), 
 /// Everything that the decision is about. What a caller wrote cannot hide anything here.
 pub(super) fn show(ui: &Ui, approval: &ApprovalInfo, now: Timestamp) {
     let line = |name: &str, value: &str| {
-        ui.status(&format!("{name:<11}{}", visible(value)));
+        ui.status(&format!("{name:<11}{}", visible_line(value)));
     };
     ui.status(&styled(STRONG, &visible(&approval.id)));
     line("who", &format!("{} ({})", approval.requested_by.label, approval.requested_by.id));

@@ -24,6 +24,7 @@ pub mod serve;
 pub mod sessions;
 pub mod status;
 pub mod text;
+pub mod tools;
 pub mod ui;
 pub mod wait;
 
@@ -114,6 +115,7 @@ enum Verb {
     Replay(replay::ReplayArgs),
     Audit(audit::AuditArgs),
     Policy(policy::PolicyArgs),
+    Tools(tools::ToolsArgs),
     Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
 }
@@ -183,6 +185,7 @@ impl Verb {
             Self::Replay(args) => replay::run(args, context).await,
             Self::Audit(args) => audit::run(args, context).await,
             Self::Policy(args) => policy::run(args, context).await,
+            Self::Tools(args) => tools::run(args, context).await,
             Self::Serve(args) => serve::run(args, context).await,
             Self::Demo(args) => demo::run(args, context).await,
         }

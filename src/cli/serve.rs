@@ -17,6 +17,7 @@ use crate::control::approvals::ApprovalDesk;
 use crate::control::grants::GrantBook;
 use crate::control::index::Index;
 use crate::control::issuer::{LocalIssuer, password};
+use crate::control::pins::PinBoard;
 use crate::control::routes::{Readiness, router};
 use crate::control::session::ApiSessions;
 use crate::control::{ConnectionInfo, Control, listen};
@@ -49,7 +50,7 @@ pub struct ServeArgs {
     /// Check the configuration and the policies, then end
     #[arg(long)]
     pub check: bool,
-    /// Read a password from stdin and print what [local_issuer] keeps of it, then end
+    /// Read a password from stdin and print what `[local_issuer]` keeps of it, then end
     #[arg(long, conflicts_with_all = ["check", "ready_file"])]
     pub hash_password: bool,
     /// Write a JSON file with the addresses once requests are accepted
@@ -237,8 +238,18 @@ impl Server {
             tracing::warn!(orphaned, "calls were under way when the server last ended");
         }
 
+        let masker = Arc::clone(&self.settings.masker);
+        let pins = PinBoard::open(
+            self.store.clone(),
+            self.recorder.clone(),
+            Arc::clone(&self.clock),
+            Arc::clone(&masker),
+        )
+        .await
+        .map_err(|error| failed("the pins cannot be read", &error))?;
+        let pins = Arc::new(pins);
         let Self { settings, listener, store, recorder, reader, clock } = self;
-        let parts = Parts { settings, store, recorder, reader, clock, index, public_url };
+        let parts = Parts { settings, store, recorder, reader, clock, index, pins, public_url };
         let (control, gateway, issuer) = parts.wire()?;
         let readiness = Readiness::default();
         let routes =
@@ -292,7 +303,9 @@ async fn sweep(control: Arc<Control>, gateway: Arc<Gateway>) {
     loop {
         ticks.tick().await;
         for (connection, session) in control.grants.sweep(control.clock.now()) {
-            gateway.end_session(&connection, &session).await;
+            // A process may take its time to go; the next grant that is over does not wait for it.
+            let gateway = Arc::clone(&gateway);
+            tokio::spawn(async move { gateway.end_session(&connection, &session).await });
         }
         if let Err(error) = control.approvals.sweep().await {
             tracing::error!(?error, "lapsed approvals could not be cleared away");
@@ -308,6 +321,7 @@ struct Parts {
     reader: Reader,
     clock: Arc<dyn Clock>,
     index: Index,
+    pins: Arc<PinBoard>,
     public_url: String,
 }
 
@@ -315,7 +329,7 @@ type Wired = (Arc<Control>, Arc<Gateway>, Option<LocalIssuer>);
 
 impl Parts {
     fn wire(self) -> Result<Wired, CliError> {
-        let Self { settings, store, recorder, reader, clock, index, public_url } = self;
+        let Self { settings, store, recorder, reader, clock, index, pins, public_url } = self;
         let keys = settings.data_dir.join("keys");
         let signer = GrantSigner::load_or_create(&keys.join("grant.key"), public_url.as_str())
             .map_err(|error| failed("the key of grants cannot be used", &error))?;
@@ -333,7 +347,7 @@ impl Parts {
         };
         let issuers = issuers(settings.issuers, issuer.as_ref())?;
         let policies = Arc::new(ArcSwap::from_pointee(settings.policies));
-        let masker = Arc::new(settings.masker);
+        let masker = settings.masker;
         let (upstreams, shown) =
             upstreams(settings.connections, &masker, settings.upstream, settings.gateway.limits)?;
         let grants = Arc::new(GrantBook::new(store.clone()));
@@ -354,6 +368,7 @@ impl Parts {
             seal: seal(&keys.join("session.key"))?,
             grants: Arc::clone(&grants) as _,
             approvals: Arc::clone(&approvals) as _,
+            pins: Arc::clone(&pins) as _,
             clock: Arc::clone(&clock),
             settings: settings.gateway,
         };
@@ -368,6 +383,7 @@ impl Parts {
             connections: shown,
             grants,
             approvals,
+            pins,
             sessions: ApiSessions::default(),
             store,
             log_key: recorder.vkey().to_string(),

@@ -38,6 +38,12 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// [`visible`] for a value that stands in a line of its own: a line feed in it is written out as
+/// well, since what follows it would look like a line of ours.
+pub fn visible_line(text: &str) -> String {
+    visible(text).replace('\n', "\\u{a}")
+}
+
 /// The same JSON with every such character as a `\u` escape: equal to a parser, harmless on a
 /// terminal.
 pub fn escape_json(json: &str) -> String {
@@ -157,6 +163,11 @@ mod tests {
             visible(NASTY),
             "ok\\u{1b}[2J\\u{9b}31m\\u{202e}lla\\u{200b}\\u{e0041}\\u{7f}\\u{d}x"
         );
+    }
+
+    #[test]
+    fn a_value_forges_no_line() {
+        assert_eq!(visible_line("transfer\nrule       none"), "transfer\\u{a}rule       none");
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub struct Settings {
     /// The policies, parsed.
     pub policies: PolicySet,
     /// What is masked.
-    pub masker: mask::Masker,
+    pub masker: std::sync::Arc<mask::Masker>,
     /// Grants and roles.
     pub control: control::Settings,
     /// How long a request for approval stays open.
@@ -157,7 +157,7 @@ impl Settings {
             local_issuer: file.local_issuer,
             policy_dir,
             policies,
-            masker,
+            masker: std::sync::Arc::new(masker),
             control: control::Settings {
                 grant_ttl: file.grants.ttl.0,
                 grant_max: file.grants.max.0,

@@ -18,10 +18,12 @@ use super::error::ApiError;
 use super::session::ApiCaller;
 use crate::audit::{Entry, Record};
 use crate::evidence::replay;
+use crate::gateway::ports::ItemKind;
 use crate::policy::Facts;
 use crate::store::approvals::ApprovalRow;
 use crate::store::grants::GrantRow;
 use crate::store::index::SessionRow;
+use crate::store::pins::PinRow;
 use crate::types::{ApprovalId, GrantId, SessionId, Subject, SubjectId};
 
 /// Rows in one answer.
@@ -37,6 +39,8 @@ pub fn router() -> Router<Arc<Control>> {
         .route("/api/approvals/{id}", get(approval).post(decide))
         .route("/api/grants", get(grants_list))
         .route("/api/grants/{id}/revoke", post(revoke))
+        .route("/api/tools", get(tools))
+        .route("/api/tools/accept", post(accept_tool))
         .route("/api/sessions", get(sessions))
         .route("/api/sessions/{id}", get(session))
         .route("/api/log/{*path}", get(log))
@@ -233,6 +237,86 @@ async fn revoke(
     }
     let row = control.store.grant(&id).await?.ok_or_else(missing)?;
     Ok(Json(show_grant(&row, now)))
+}
+
+#[derive(Deserialize)]
+struct ToolsQuery {
+    connection: Option<String>,
+}
+
+async fn tools(
+    State(control): Shared,
+    ApiCaller(subject): ApiCaller,
+    Query(query): Query<ToolsQuery>,
+) -> Answer {
+    watches_tools(&control, &subject).await?;
+    let connection = query.connection.map(|name| connection_name(&name)).transpose()?;
+    let rows = control.store.pins(connection.as_ref()).await?;
+    Ok(Json(rows.iter().map(show_pin).collect()))
+}
+
+#[derive(Deserialize)]
+struct Acceptance {
+    connection: String,
+    kind: String,
+    name: String,
+    hash: String,
+}
+
+async fn accept_tool(
+    State(control): Shared,
+    ApiCaller(subject): ApiCaller,
+    Json(what): Json<Acceptance>,
+) -> Answer {
+    let connection = connection_name(&what.connection)?;
+    if !control.is_operator(&subject) {
+        let refusal = ApiError::forbidden("only operators accept definitions");
+        return on_record(&control, Err(refusal.of(&subject.id).at(&connection))).await;
+    }
+    let kind = match what.kind.as_str() {
+        "tool" => ItemKind::Tool,
+        "prompt" => ItemKind::Prompt,
+        other => {
+            return Err(ApiError::bad_request(format!("{other:?} is neither tool nor prompt")));
+        }
+    };
+    let row = control.pins.accept(&connection, kind, &what.name, &what.hash, &subject).await?;
+    Ok(Json(show_pin(&row)))
+}
+
+async fn watches_tools(control: &Control, subject: &Subject) -> Result<(), ApiError> {
+    if control.is_operator(subject) || control.is_auditor(subject) {
+        return Ok(());
+    }
+    let refusal = ApiError::forbidden("only operators and auditors see definitions");
+    on_record(control, Err(refusal.of(&subject.id))).await
+}
+
+fn show_pin(row: &PinRow) -> Value {
+    let json = |text: &Option<String>| {
+        text.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok())
+    };
+    let state = match (&row.offered, &row.accepted) {
+        (Some(_), _) => "quarantined",
+        (None, Some(_)) => "accepted",
+        (None, None) => "unknown",
+    };
+    json!({
+        "connection": row.connection,
+        "kind": row.kind,
+        "name": row.name,
+        "state": state,
+        "reason": row.reason,
+        "accepted": row.accepted,
+        "definition": json(&row.definition),
+        "offered": row.offered,
+        "proposal": json(&row.proposal),
+        "changed_at": row.changed_at,
+    })
+}
+
+fn connection_name(text: &str) -> Result<crate::types::ConnectionName, ApiError> {
+    text.parse().map_err(|error| ApiError::bad_request(format!("{error}")))
 }
 
 #[derive(Deserialize)]

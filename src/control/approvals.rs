@@ -5,6 +5,7 @@
 //! the database is simply made again; a yes that was used up and never led to a call is lost,
 //! never doubled.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::error::ApiError;
 use super::in_any;
 use crate::audit::{Entry, Record, Recorder};
 use crate::gateway::ports::{Answer, Approvals, PortError};
+use crate::policy::approval::is_bound;
 use crate::policy::{Approved, Binding, Need};
 use crate::store::Store;
 use crate::store::approvals::{ApprovalRow, ApprovalState};
@@ -232,20 +234,35 @@ pub fn why_not(row: &ApprovalRow, by: &Subject, requester: &str) -> Option<Strin
     None
 }
 
-/// The masked parameters of a masked message.
+/// What an approver decides on, of a masked message: its arguments, where they are all that a yes
+/// is bound to, or else all of its parameters that are.
 fn shown_params(shown: &[u8]) -> Option<Box<RawValue>> {
+    type Members = BTreeMap<String, Box<RawValue>>;
     #[derive(serde::Deserialize)]
     struct Shown {
         params: Option<Box<RawValue>>,
     }
-    #[derive(serde::Deserialize)]
-    struct Params {
-        arguments: Option<Box<RawValue>>,
-    }
     let shown: Shown = serde_json::from_slice(shown).ok()?;
     let params = shown.params?;
-    let inner = serde_json::from_str::<Params>(params.get()).ok().and_then(|p| p.arguments);
-    Some(inner.unwrap_or(params))
+    let Ok(mut members) = serde_json::from_str::<Members>(params.get()) else {
+        return Some(params);
+    };
+    let meta =
+        members.get("_meta").and_then(|meta| serde_json::from_str::<Members>(meta.get()).ok());
+    if let Some(mut meta) = meta {
+        meta.retain(|key, _| is_bound(key));
+        if meta.is_empty() {
+            members.remove("_meta");
+        } else {
+            members.insert("_meta".to_owned(), serde_json::value::to_raw_value(&meta).ok()?);
+        }
+    }
+    // The name stands beside the parameters, as the target.
+    let only_arguments = members.keys().all(|key| matches!(key.as_str(), "name" | "arguments"));
+    if only_arguments && let Some(arguments) = members.remove("arguments") {
+        return Some(arguments);
+    }
+    serde_json::value::to_raw_value(&members).ok()
 }
 
 impl Approvals for ApprovalDesk {
@@ -260,5 +277,28 @@ impl Approvals for ApprovalDesk {
         until: Timestamp,
     ) -> BoxFuture<'a, Result<Answer, PortError>> {
         Box::pin(self.wait(id, call, until))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_approver_sees_all_that_a_yes_is_bound_to() {
+        let shown = |params: &str| {
+            let message = format!(r#"{{"params":{params}}}"#);
+            shown_params(message.as_bytes()).map(|raw| raw.get().to_owned())
+        };
+        let arguments = r#"{"n":12345678901234567890123}"#;
+        let plain =
+            format!(r#"{{"name":"t","arguments":{arguments},"_meta":{{"progressToken":1}}}}"#);
+        assert_eq!(shown(&plain).as_deref(), Some(arguments));
+        for more in [r#""_meta":{"x/tenant":"b","progressToken":1}"#, r#""task":{"ttl":1}"#] {
+            let all = shown(&format!(r#"{{"name":"t","arguments":{arguments},{more}}}"#)).unwrap();
+            assert!(all.contains(arguments), "{all}");
+            assert!(all.contains("tenant") || all.contains("ttl"), "{all}");
+            assert!(!all.contains("progressToken"), "{all}");
+        }
     }
 }

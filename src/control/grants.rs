@@ -126,8 +126,17 @@ impl Grants for GrantBook {
             if let Some(kept) = self.lock().get(id) {
                 return Ok(Some(kept.live.clone()));
             }
-            let row = self.store.grant(id).await.map_err(|error| PortError(error.to_string()))?;
-            Ok(row.map(|row| self.keep(&row)))
+            let read =
+                async || self.store.grant(id).await.map_err(|error| PortError(error.to_string()));
+            let Some(row) = read().await? else { return Ok(None) };
+            let live = self.keep(&row);
+            // A revocation since that row was read found nothing here to announce itself to.
+            if read().await?.is_none_or(|row| row.revoked_at.is_some())
+                && let Some(kept) = self.lock().get(id)
+            {
+                kept.announce.send_modify(|state| state.revoked = true);
+            }
+            Ok(Some(live))
         })
     }
 }

@@ -9,6 +9,7 @@
 //! | [`api`] | the API that the command line uses |
 //! | [`index`] | following the audit log into the database |
 //! | [`issuer`] | the built-in OpenID provider for teams without one |
+//! | [`pins`] | accepted definitions of tools, and quarantine |
 //! | [`listen`] | TCP, TLS, and an orderly end |
 //! | [`routes`] | all of it, and the gateway, as one HTTP service |
 //!
@@ -23,6 +24,7 @@ pub mod grants;
 pub mod index;
 pub mod issuer;
 pub mod listen;
+pub mod pins;
 pub mod routes;
 pub mod session;
 
@@ -35,6 +37,7 @@ use arc_swap::ArcSwap;
 use self::approvals::ApprovalDesk;
 use self::grants::GrantBook;
 use self::index::Index;
+use self::pins::PinBoard;
 use self::session::ApiSessions;
 use crate::audit::{Reader, Recorder};
 use crate::identity::Issuers;
@@ -89,6 +92,8 @@ pub struct Control {
     pub grants: Arc<GrantBook>,
     /// Requests for approval.
     pub approvals: Arc<ApprovalDesk>,
+    /// Accepted definitions.
+    pub pins: Arc<PinBoard>,
     /// API tokens in use.
     pub sessions: ApiSessions,
     /// The database.

@@ -9,9 +9,11 @@ use tokio::sync::mpsc;
 
 use super::authenticate::Caller;
 use super::evidence::{Denied, OutEvent, Outbound, Trail, own_words};
+use super::lists::{Item, Listed};
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
-use super::{Gateway, lists, unrecorded};
+use super::seal::Sealed;
+use super::{Gateway, unrecorded};
 use crate::audit::{Durable, Outcome};
 use crate::mask::Masked;
 use crate::mcp::sse::{self, Event};
@@ -71,7 +73,7 @@ impl Gateway {
                 let outcome = Outcome::Accepted;
                 self.whole(trail.outbound(answer.status, headers, outcome, None)).await
             }
-            Body::Message(raw) => match self.judge(&caller, call, raw) {
+            Body::Message(raw) => match self.judge(&caller, call, raw).await {
                 Ok(Judged::Answer { masked, outcome, .. }) => {
                     let out = trail.outbound(answer.status, headers, outcome, Some(&masked));
                     self.whole(out).await
@@ -146,7 +148,9 @@ impl Gateway {
     fn seal_session(&self, caller: &Caller, mut given: HeaderMap) -> Option<HeaderMap> {
         if let Some(id) = given.remove(headers::SESSION_ID) {
             let grant = &caller.grant;
-            let sealed = self.seal.seal(id.to_str().ok()?, &grant.subject.id, &grant.connection)?;
+            let id = id.to_str().ok()?;
+            let (subject, connection) = (&grant.subject.id, &grant.connection);
+            let sealed = self.seal.seal(Sealed::Session, id, subject, connection)?;
             given.insert(headers::SESSION_ID, HeaderValue::from_str(&sealed).ok()?);
         }
         Some(given)
@@ -154,7 +158,7 @@ impl Gateway {
 
     /// Judges one message of the server: an answer is filtered and masked; a message of the
     /// server's own is a call in the other direction, decided like every call.
-    fn judge(&self, caller: &Caller, call: &Call, raw: Bytes) -> Result<Judged, Refusal> {
+    async fn judge(&self, caller: &Caller, call: &Call, raw: Bytes) -> Result<Judged, Refusal> {
         let message = Message::decode(raw, Origin::Server, &self.settings.limits)
             .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))?;
         let Kind::Response { id, is_error } = message.kind() else {
@@ -185,12 +189,22 @@ impl Gateway {
             (false, true) => Outcome::ToolError,
             (false, false) => Outcome::Result,
         };
-        let policies = self.policies.load();
-        let facts = self.facts(caller);
-        let filtered = lists::filter(call.action(), &message, |target| {
-            policies.may_list(&caller.grant.subject, &caller.grant.connection, target, &facts)
-        })
-        .map_err(|error| Refusal::failed_closed("unreadable_list", error.to_string()))?;
+        let unreadable =
+            || Refusal::failed_closed("unreadable_list", "the list holds an item without a name");
+        let listed = Listed::read(call.action(), &message).map_err(|_| unreadable())?;
+        let filtered = if listed.items().is_empty() {
+            message.raw().clone()
+        } else {
+            let accepted = self.see(&call.connection, &listed).await;
+            let accepted = accepted.map_err(|error| Refusal::from(&error))?;
+            let policies = self.policies.load();
+            let facts = self.facts(caller);
+            let shows = |place: usize, item: &Item<'_>| {
+                accepted.get(place).copied().unwrap_or(false)
+                    && policies.may_list(&call.subject, &call.connection, &item.target, &facts)
+            };
+            listed.keep(shows).map_err(|_| unreadable())?
+        };
         let masked = self.masker.message(&filtered).map_err(|error| {
             tracing::warn!(%error, "an answer could not be masked");
             Refusal::failed_closed("unmaskable", "the answer cannot be masked")
@@ -267,7 +281,8 @@ impl Gateway {
             Flow::End
         };
         // A comment is a sign of life; what it says is nobody's business.
-        if event.is_filler() {
+        // So is an event of another name than MCP's, which no client reads.
+        if event.is_filler() || event.event.as_deref().is_some_and(|name| name != "message") {
             return sent(out.send(Piece::KeepAlive).await);
         }
         if !event.exact {
@@ -275,25 +290,35 @@ impl Gateway {
             return fail(Refusal::upstream_failed(&call.connection, &error), *answered).await;
         }
         let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
+        // An id comes back as it was, so it is sealed and not masked.
+        let id = event.id.as_deref().and_then(|id| {
+            let (subject, connection) = (&caller.grant.subject.id, &caller.grant.connection);
+            if id.is_empty() {
+                Some(String::new())
+            } else {
+                self.seal.seal(Sealed::Event, id, subject, connection)
+            }
+        });
+        let frame = |data: Option<&str>| frame(event.retry, id.as_deref(), data);
         let out_event = match data {
             // A priming event: only its id and retry matter.
             None => {
-                let frame = frame(event, event.data.as_deref());
+                let frame = frame(event.data.as_ref().map(|_| ""));
                 trail.event(frame, Outcome::StreamEvent, false, None)
             }
             Some(data) => {
                 let raw = Bytes::copy_from_slice(data.as_bytes());
-                match self.judge(caller, call, raw) {
+                match self.judge(caller, call, raw).await {
                     Err(refusal) => return fail(refusal, *answered).await,
                     Ok(Judged::Answer { masked, outcome, is_final }) => {
-                        let frame = frame(event, std::str::from_utf8(masked.bytes()).ok());
+                        let frame = frame(std::str::from_utf8(masked.bytes()).ok());
                         let last = is_final && !*answered;
                         *answered |= is_final;
                         trail.event(frame, outcome, last, Some(&masked))
                     }
                     Ok(Judged::OfServer(permit)) => {
                         let shown = std::str::from_utf8(&permit.call().shown).ok();
-                        OutEvent::of_server(&permit, frame(event, shown))
+                        OutEvent::of_server(&permit, frame(shown))
                     }
                     Ok(Judged::Dropped(denied)) => {
                         return match self.recorder.record(*denied).await {
@@ -370,29 +395,44 @@ fn is_tool_error(message: &Message) -> bool {
         .is_some_and(|result| result.is_error)
 }
 
-/// The event again, with other data: its name, id and retry stay; comments and unknown fields,
-/// which nobody can mask, do not.
-fn frame(event: &Event, data: Option<&str>) -> Bytes {
+/// An event anew. Comments and unknown fields, which nobody can mask, are gone, and the pause that
+/// the server asks for is bounded: a number of any size could stand for anything.
+fn frame(retry: Option<u64>, id: Option<&str>, data: Option<&str>) -> Bytes {
     let mut text = String::new();
-    if let Some(retry) = event.retry {
+    if let Some(retry) = retry {
+        let retry = retry.min(LONGEST_RETRY);
         text.push_str(&format!("retry: {retry}\n"));
     }
     match data {
         Some(data) => {
             let mut bytes = text.into_bytes();
-            bytes.extend_from_slice(&sse::encode(
-                event.event.as_deref(),
-                event.id.as_deref(),
-                data,
-            ));
+            bytes.extend_from_slice(&sse::encode(None, id, data));
             bytes.into()
         }
         None => {
-            if let Some(id) = &event.id {
+            if let Some(id) = id {
                 text.push_str(&format!("id: {id}\n"));
             }
             text.push('\n');
             text.into()
         }
+    }
+}
+
+/// The longest pause before a client reconnects, in milliseconds.
+const LONGEST_RETRY: u64 = 10 * 60 * 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_made_anew() {
+        let text = |retry, id, data| String::from_utf8(frame(retry, id, data).to_vec()).unwrap();
+        assert_eq!(text(None, None, Some("{}")), "data: {}\n\n");
+        // A social security number is no pause.
+        let primed = text(Some(78_051_120), Some("sealed"), Some(""));
+        assert_eq!(primed, "retry: 600000\nid: sealed\ndata: \n\n");
+        assert_eq!(text(Some(5), Some(""), None), "retry: 5\nid: \n\n");
     }
 }

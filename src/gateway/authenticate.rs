@@ -9,13 +9,14 @@ use std::sync::Arc;
 use axum::extract::ConnectInfo;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
 use super::Gateway;
 use super::evidence::Refused;
 use super::ports::LiveGrant;
 use super::refusal::{Refusal, connection_name};
+use super::seal::{Sealed, UnknownSession};
 use crate::identity::dpop;
 use crate::mcp::headers;
 use crate::types::SubjectId;
@@ -125,14 +126,21 @@ impl Gateway {
             None => None,
             Some(sealed) => {
                 let sealed = sealed.to_str().unwrap_or_default();
-                Some(self.seal.open(sealed, &grant.subject.id, &name)?)
+                Some(self.seal.open(Sealed::Session, sealed, &grant.subject.id, &name)?)
             }
         };
+        let mut given = head.headers.clone();
+        if given.contains_key(headers::LAST_EVENT_ID) {
+            let sealed = single(&given, headers::LAST_EVENT_ID).unwrap_or_default();
+            let id = self.seal.open(Sealed::Event, sealed, &grant.subject.id, &name)?;
+            let id = HeaderValue::from_bytes(id.as_bytes()).map_err(|_| UnknownSession)?;
+            given.insert(headers::LAST_EVENT_ID, id);
+        }
         Ok(Caller {
             grant,
             upstream: Arc::clone(upstream),
             source: known.source,
-            headers: head.headers.clone(),
+            headers: given,
             protocol_session,
         })
     }

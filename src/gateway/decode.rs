@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
+use serde_json::Value;
 
 use super::Gateway;
 use super::authenticate::Caller;
@@ -96,5 +97,49 @@ fn check_mirrored_headers(given: &HeaderMap, call: &Call) -> Result<(), Refusal>
             }
         }
     }
+    // Which argument a header repeats is in the tool's schema, which the gateway does not keep; but
+    // a value that no argument has was neither judged nor recorded.
+    for (header, value) in given {
+        if header.as_str().starts_with(headers::PARAM_PREFIX) {
+            let value = value.to_str().ok().and_then(|value| headers::decode_value(value).ok());
+            let repeats =
+                value.is_some_and(|value| call.arguments().is_some_and(|a| holds(a, &value)));
+            if !repeats {
+                return Err(Refusal::header_mismatch(header.as_str()));
+            }
+        }
+    }
     Ok(())
+}
+
+/// Whether some value in the arguments is written so.
+fn holds(arguments: &Value, text: &str) -> bool {
+    match arguments {
+        Value::Null => false,
+        Value::Bool(flag) => text == if *flag { "true" } else { "false" },
+        Value::Number(number) => {
+            number.to_string() == text
+                || (text.parse().ok().is_some_and(|other: f64| number.as_f64() == Some(other)))
+        }
+        Value::String(string) => string == text,
+        Value::Array(items) => items.iter().any(|item| holds(item, text)),
+        Value::Object(members) => members.values().any(|member| holds(member, text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_repeats_an_argument_or_is_refused() {
+        let arguments =
+            serde_json::json!({"region": "eu", "at": {"zone": 7, "dry": false}, "x": 1.5});
+        for good in ["eu", "7", "7.0", "false", "1.5"] {
+            assert!(holds(&arguments, good), "{good}");
+        }
+        for bad in ["us", "EU", "8", "true", "", "null"] {
+            assert!(!holds(&arguments, bad), "{bad}");
+        }
+    }
 }

@@ -90,8 +90,10 @@ pub struct Denied {
 
 impl Denied {
     pub(super) fn new(call: &Call, refusal: &Refusal, denial: &Denial, masker: &Masker) -> Self {
-        let reason = Some(refusal.message.as_str());
-        let entry = call_entry(call, Verdict::Deny, &denial.rules, None, &denial.policy, reason);
+        // What Cedar says of a failed evaluation can quote an argument.
+        let (reason, _findings) = masker.text(&refusal.message);
+        let (rules, policy) = (&denial.rules, denial.policy.as_str());
+        let entry = call_entry(call, Verdict::Deny, rules, None, policy, Some(&reason));
         let id = call.message().and_then(|message| message.id());
         let answer = answers(call).then(|| own_words(refusal, id, Some(call), masker));
         // A notification that is denied is accepted and goes nowhere, as one that a server
@@ -280,4 +282,43 @@ pub(super) fn own_words(
         },
         |masked| masked.bytes().clone(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mask::Rules;
+    use crate::mcp::{Limits, Message, Origin};
+    use crate::policy::Direction;
+    use crate::types::{CallId, Identity, Subject};
+
+    #[test]
+    fn a_denial_that_quotes_an_argument_is_recorded_masked() {
+        let raw = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+        let message = Message::decode(raw.into(), Origin::Client, &Limits::default()).unwrap();
+        let identity =
+            Identity { issuer: "i".into(), sub: "s".into(), email: None, groups: vec![] };
+        let call = Call::new(
+            CallId::generate().unwrap(),
+            SessionId::generate().unwrap(),
+            Arc::new(Subject { id: SubjectId::generate().unwrap(), identity }),
+            "crm".parse().unwrap(),
+            Direction::ClientToServer,
+            Act::Message(message),
+        )
+        .unwrap();
+        let denial = Denial {
+            rules: vec!["policy-error".into()],
+            reason: "invalid IP address: 219-44-7315".into(),
+            policy: "p".into(),
+        };
+        let masker = Masker::new(&Rules::default()).unwrap();
+        let denied = Denied::new(&call, &Refusal::from(&denial), &denial, &masker);
+        let body = String::from_utf8(denied.entry().body.unwrap()).unwrap();
+        assert!(body.contains("invalid IP address") && !body.contains("219-44"), "{body}");
+        let answer = String::from_utf8(denied.answer.unwrap().to_vec()).unwrap();
+        assert!(!answer.contains("219-44"), "{answer}");
+    }
 }

@@ -186,12 +186,17 @@ async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
         Reply::Whole(outbound) => Piece::Whole(outbound),
         Reply::Denied(denied) => Piece::Denied(denied),
         Reply::Stream(_head, mut pieces) => {
-            while let Some(piece) = pieces.recv().await {
+            loop {
+                // A client that leaves is noticed at once, not when the server speaks again.
+                let piece = tokio::select! {
+                    piece = pieces.recv() => piece,
+                    () = out.closed() => return,
+                };
+                let Some(piece) = piece else { return };
                 if out.send(piece).await.is_err() {
                     return;
                 }
             }
-            return;
         }
         Reply::Held(..) | Reply::Refused(_) | Reply::Unrecorded { .. } => Piece::Broken,
     };

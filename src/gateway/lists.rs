@@ -1,84 +1,134 @@
-//! Lists show what may be used: the items of a `tools/list` (prompts, resources, templates)
-//! result that policy would certainly deny are cut out of its text; order, cursor and every other
-//! byte stay.
+//! Lists show what may be used: items of a `tools/list` (prompts, resources, templates) result
+//! that may not be shown are cut out of its text; order, cursor and every other byte stay.
+//!
+//! A list is known by what the answer holds and not by what was asked: a resumed stream
+//! (`Last-Event-ID`) brings the answer to a request that was made on another one.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::mcp::Message;
+use crate::mcp::{Message, json};
 use crate::policy::Target;
 
 /// What the result of a list method holds.
 struct List {
+    method: &'static str,
     member: &'static str,
     key: &'static str,
     target: fn(String) -> Target,
 }
 
-fn list_of(method: &str) -> Option<List> {
-    let list = match method {
-        "tools/list" => List { member: "tools", key: "name", target: Target::Tool },
-        "prompts/list" => List { member: "prompts", key: "name", target: Target::Prompt },
-        "resources/list" => List { member: "resources", key: "uri", target: Target::Resource },
-        "resources/templates/list" => {
-            List { member: "resourceTemplates", key: "uriTemplate", target: Target::Resource }
-        }
-        _ => return None,
-    };
-    Some(list)
-}
+const LISTS: [List; 4] = [
+    List { method: "tools/list", member: "tools", key: "name", target: Target::Tool },
+    List { method: "prompts/list", member: "prompts", key: "name", target: Target::Prompt },
+    List { method: "resources/list", member: "resources", key: "uri", target: Target::Resource },
+    List {
+        method: "resources/templates/list",
+        member: "resourceTemplates",
+        key: "uriTemplate",
+        target: Target::Resource,
+    },
+];
 
 /// A list whose items cannot be told apart; nothing of it may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the list holds an item without a name")]
 pub(super) struct UnreadableList;
 
-/// The answer to `method`, without the items that `shows` says no to.
-pub(super) fn filter(
-    method: &str,
-    answer: &Message,
-    shows: impl Fn(&Target) -> bool,
-) -> Result<Bytes, UnreadableList> {
-    let whole = answer.raw();
-    let (Some(list), Some(result)) = (list_of(method), answer.result()) else {
-        return Ok(whole.clone());
-    };
-    let Some(items_text) = member(result, list.member) else { return Ok(whole.clone()) };
-    let items: Vec<&RawValue> = serde_json::from_str(items_text).map_err(|_| UnreadableList)?;
-    let mut kept = Vec::with_capacity(items.len());
-    for item in &items {
-        let name = member(item.get(), list.key).ok_or(UnreadableList)?;
-        let name: String = serde_json::from_str(name).map_err(|_| UnreadableList)?;
-        if shows(&(list.target)(name)) {
-            kept.push(item.get());
-        }
-    }
-    if kept.len() == items.len() {
-        return Ok(whole.clone());
-    }
-    // `items_text` is a part of `whole`, so its address tells where it stands.
-    let start = items_text.as_ptr().addr() - whole.as_ptr().addr();
-    let (before, rest) = whole.split_at_checked(start).ok_or(UnreadableList)?;
-    let after = rest.get(items_text.len()..).ok_or(UnreadableList)?;
-    let mut text = Vec::with_capacity(whole.len());
-    text.extend_from_slice(before);
-    text.push(b'[');
-    text.extend_from_slice(kept.join(",").as_bytes());
-    text.push(b']');
-    text.extend_from_slice(after);
-    Ok(text.into())
+/// One item of a list.
+pub(super) struct Item<'a> {
+    /// What it names.
+    pub(super) target: Target,
+    /// Its JSON text.
+    pub(super) text: &'a str,
+    /// The array that it stands in.
+    array: &'a str,
 }
 
-/// The text of one member of an object. The strict decoder has refused duplicate keys.
-fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
+/// The lists in an answer.
+pub(super) struct Listed<'a> {
+    whole: &'a Bytes,
+    arrays: Vec<&'a str>,
+    items: Vec<Item<'a>>,
+}
+
+impl<'a> Listed<'a> {
+    /// The lists in the answer to `method`.
+    pub(super) fn read(method: &str, answer: &'a Message) -> Result<Self, UnreadableList> {
+        let mut listed = Self { whole: answer.raw(), arrays: Vec::new(), items: Vec::new() };
+        let Some(result) = answer.result().and_then(members) else { return Ok(listed) };
+        for list in &LISTS {
+            let Some(array) = result.get(list.member).map(|raw| raw.get()) else { continue };
+            // On a stream of its own a server may answer whatever was asked elsewhere.
+            let expected = list.method == method || method == "transport/listen";
+            let texts: Vec<&RawValue> = match serde_json::from_str(array) {
+                Ok(texts) => texts,
+                Err(_) if expected => return Err(UnreadableList),
+                Err(_) => continue,
+            };
+            for text in texts {
+                let text = text.get();
+                let item = members(text);
+                let name = item.as_ref().and_then(|item| item.get(list.key));
+                let target = match name.and_then(|name| serde_json::from_str(name.get()).ok()) {
+                    Some(name) => (list.target)(name),
+                    None if expected => return Err(UnreadableList),
+                    // Something else that happens to be called so.
+                    None => Target::Connection,
+                };
+                listed.items.push(Item { target, text, array });
+            }
+            listed.arrays.push(array);
+        }
+        Ok(listed)
+    }
+
+    pub(super) fn items(&self) -> &[Item<'a>] {
+        &self.items
+    }
+
+    /// The answer without the items that `shows` says no to.
+    pub(super) fn keep(
+        &self,
+        shows: impl Fn(usize, &Item<'_>) -> bool,
+    ) -> Result<Bytes, UnreadableList> {
+        let mut cuts: Vec<(Range<usize>, String)> = Vec::new();
+        for array in &self.arrays {
+            let here = || {
+                let items = self.items.iter().enumerate();
+                items.filter(|(_, item)| std::ptr::eq(item.array, *array))
+            };
+            let kept: Vec<&str> = here()
+                .filter(|(place, item)| shows(*place, item))
+                .map(|(_, item)| item.text)
+                .collect();
+            if kept.len() < here().count() {
+                // `array` is a part of `whole`, so its address tells where it stands.
+                let start = array.as_ptr().addr() - self.whole.as_ptr().addr();
+                cuts.push((start..start + array.len(), format!("[{}]", kept.join(","))));
+            }
+        }
+        if cuts.is_empty() {
+            return Ok(self.whole.clone());
+        }
+        cuts.sort_by_key(|(range, _)| range.start);
+        json::splice(self.whole, &cuts).map(Bytes::from).map_err(|_| UnreadableList)
+    }
+}
+
+type Members<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+
+/// An object's members by their text. The strict decoder has refused duplicate keys.
+fn members(object: &str) -> Option<Members<'_>> {
     #[derive(Deserialize)]
     #[serde(transparent)]
-    struct Members<'a>(
-        #[serde(borrow)] std::collections::HashMap<std::borrow::Cow<'a, str>, &'a RawValue>,
-    );
-    let Members(mut members) = serde_json::from_str(object).ok()?;
-    members.remove(key).map(RawValue::get)
+    struct Borrowed<'a>(#[serde(borrow)] Members<'a>);
+    serde_json::from_str::<Borrowed<'_>>(object).ok().map(|Borrowed(members)| members)
 }
 
 #[cfg(test)]
@@ -89,8 +139,9 @@ mod tests {
     fn filtered(method: &str, answer: &str) -> Result<String, UnreadableList> {
         let raw = Bytes::from(answer.to_owned());
         let message = Message::decode(raw, Origin::Server, &Limits::default()).unwrap();
-        filter(method, &message, |target| target.name() != Some("drop"))
-            .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+        let listed = Listed::read(method, &message)?;
+        let kept = listed.keep(|_, item| item.target.name() != Some("drop"))?;
+        Ok(String::from_utf8(kept.to_vec()).unwrap())
     }
 
     #[test]
@@ -100,7 +151,16 @@ mod tests {
             filtered("tools/list", answer).unwrap(),
             r#"{"result":{ "nextCursor":"x", "tools":[{"name":"get","n":1e2},{"x":9007199254740993,"name":"put"}], "y":0.10 },"id":1,"jsonrpc":"2.0"}"#
         );
-        assert_eq!(filtered("tools/call", answer).unwrap(), answer);
+        // A resumed stream, or a server that answers something else than it was asked.
+        for method in ["transport/listen", "ping"] {
+            let text = filtered(method, answer).unwrap();
+            assert!(!text.contains("dr\\u006fp") && text.contains("put"), "{method}: {text}");
+        }
+        let two = r#"{"result":{"prompts":[{"name":"drop"}],"tools":[{"name":"drop"},{"name":"x"}]},"id":1,"jsonrpc":"2.0"}"#;
+        assert_eq!(
+            filtered("transport/listen", two).unwrap(),
+            r#"{"result":{"prompts":[],"tools":[{"name":"x"}]},"id":1,"jsonrpc":"2.0"}"#
+        );
         let other = r#"{"result":{"tools":[{"name":"get"}]},"id":1,"jsonrpc":"2.0"}"#;
         assert_eq!(filtered("tools/list", other).unwrap(), other);
         let error = r#"{"error":{"code":1,"message":"no"},"id":1,"jsonrpc":"2.0"}"#;
@@ -113,5 +173,7 @@ mod tests {
         assert_eq!(filtered("tools/list", answer), Err(UnreadableList));
         let answer = r#"{"result":{"tools":{"name":"get"}},"id":1,"jsonrpc":"2.0"}"#;
         assert_eq!(filtered("tools/list", answer), Err(UnreadableList));
+        assert_eq!(filtered("transport/listen", answer), Err(UnreadableList));
+        assert_eq!(filtered("x/custom", answer).unwrap(), answer, "no list of tools");
     }
 }

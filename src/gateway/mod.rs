@@ -17,6 +17,7 @@
 //! | [`hold`] | waiting for a person |
 //! | [`answer`] | what comes back: judged, filtered, masked, recorded, event by event |
 //! | [`lists`] | lists show what may be used |
+//! | [`pins`] | a tool is what it was when it was accepted |
 //! | [`evidence`] | what the records say |
 //! | [`refusal`] | what the gateway says in its own name |
 //! | [`respond`] | the only writer |
@@ -29,6 +30,7 @@ mod decode;
 pub mod evidence;
 mod hold;
 mod lists;
+pub mod pins;
 pub mod ports;
 pub mod refusal;
 pub mod respond;
@@ -43,12 +45,12 @@ use axum::body::Body;
 use axum::http::{Request, Response};
 
 use self::authenticate::Caller;
-use self::evidence::Denied;
-use self::ports::{Approvals, Grants};
+use self::evidence::{Denied, Trail};
+use self::ports::{Approvals, Ended, Grants, Pins};
 use self::refusal::Refusal;
 use self::respond::Reply;
 use self::seal::Seal;
-use crate::audit::{Durable, RecordError, Recorder};
+use crate::audit::{Durable, Outcome, RecordError, Recorder};
 use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::GrantVerifier;
 use crate::mask::Masker;
@@ -92,6 +94,8 @@ pub struct Gateway {
     pub grants: Arc<dyn Grants>,
     /// Where people are asked.
     pub approvals: Arc<dyn Approvals>,
+    /// Where definitions are pinned.
+    pub pins: Arc<dyn Pins>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Times and bounds.
@@ -126,10 +130,18 @@ impl Gateway {
             Ok(caller) => caller,
             Err(refused) => return self.refuse(refused).await,
         };
-        let call = match self.decode(&caller, &head, body).await {
+        let mut call = match self.decode(&caller, &head, body).await {
             Ok(call) => call,
             Err(refusal) => return self.refuse(caller.refused(refusal)).await,
         };
+        match self.pin(&mut call).await {
+            Ok(None) => {}
+            Ok(Some(denial)) => {
+                let refusal = Refusal::quarantined(&call, &denial);
+                return self.deny(Denied::new(&call, &refusal, &denial, &self.masker)).await;
+            }
+            Err(error) => return self.refuse(caller.refused(Refusal::from(&error))).await,
+        }
         match self.decide(&caller, call, None) {
             Decision::Allow(permit) => self.pass(caller, *permit).await,
             Decision::NeedsApproval(need) => self.hold(caller, *need).await,
@@ -150,7 +162,18 @@ impl Gateway {
             session: caller.grant.session.clone(),
             protocol_session: caller.protocol_session.clone(),
         };
-        let answer = caller.upstream.forward(&permit, &route, &caller.headers).await;
+        let mut grant = caller.grant.clone();
+        let answer = tokio::select! {
+            answer = caller.upstream.forward(&permit, &route, &caller.headers) => answer,
+            // Whoever has lost the grant gets no answer any more, however long it took. One that
+            // runs out was good when the call was made; and brokers take "expired" to mean that
+            // nothing was forwarded, and would make the call again.
+            () = grant.revoked() => {
+                let call = permit.get().call();
+                let (trail, refusal) = (Trail::of(call), Refusal::ended(Ended::Revoked));
+                return self.own_answer(call, &trail, &refusal, Outcome::Expired).await;
+            }
+        };
         self.answer(caller, permit, answer).await
     }
 

@@ -65,6 +65,19 @@ impl LiveGrant {
         }
     }
 
+    /// Waits until the grant is revoked, if it ever is.
+    pub async fn revoked(&mut self) {
+        loop {
+            if self.state.borrow_and_update().revoked {
+                return;
+            }
+            if self.state.changed().await.is_err() {
+                // Expired and forgotten: it can no longer be revoked.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Waits until the grant is over.
     pub async fn ended(&mut self, clock: &dyn Clock) -> Ended {
         loop {
@@ -128,4 +141,89 @@ pub trait Approvals: Send + Sync {
         call: &'a CallId,
         until: Timestamp,
     ) -> BoxFuture<'a, Result<Answer, PortError>>;
+}
+
+/// What a pin is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ItemKind {
+    /// A tool.
+    Tool,
+    /// A prompt.
+    Prompt,
+}
+
+impl ItemKind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::Prompt => "prompt",
+        }
+    }
+}
+
+/// What makes a definition suspect by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It holds characters that a person does not see.
+    HiddenCharacters,
+}
+
+/// The definition of a tool or prompt, as a server lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Of what.
+    pub kind: ItemKind,
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its canonical form, in hexadecimal.
+    pub hash: String,
+    /// Its JSON text, raw.
+    pub text: String,
+    /// What its name looks like: names with one skeleton cannot be told apart by eye.
+    pub skeleton: String,
+    /// What is wrong with it, if anything.
+    pub flaw: Option<Flaw>,
+}
+
+/// How a tool or prompt stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was never listed.
+    Unknown,
+    /// Its definition is the accepted one.
+    Accepted {
+        /// The definition's hash.
+        hash: String,
+    },
+    /// It may not be used until somebody accepts it.
+    Quarantined {
+        /// Why not, in one clause.
+        reason: String,
+    },
+}
+
+/// Where definitions are pinned.
+pub trait Pins: Send + Sync {
+    /// How a tool or prompt stands.
+    ///
+    /// # Errors
+    /// [`PortError`] when that cannot be told.
+    fn standing<'a>(
+        &'a self,
+        connection: &'a ConnectionName,
+        kind: ItemKind,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Standing, PortError>>;
+
+    /// Takes note of definitions as a server lists them, and says how each stands now. What
+    /// changes by it is on record first.
+    ///
+    /// # Errors
+    /// [`PortError`]; none of them may be shown then.
+    fn see<'a>(
+        &'a self,
+        connection: &'a ConnectionName,
+        definitions: Vec<Definition>,
+    ) -> BoxFuture<'a, Result<Vec<Standing>, PortError>>;
 }

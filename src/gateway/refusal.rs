@@ -15,8 +15,8 @@ use crate::audit::RefusalStage;
 use crate::identity::TokenError;
 use crate::identity::dpop::DpopError;
 use crate::mcp::{DecodeError, Id};
-use crate::policy::Denial;
 use crate::policy::call::NoTarget;
+use crate::policy::{Call, Denial};
 use crate::types::{ApprovalId, CallId, ConnectionName};
 use crate::upstream::UpstreamError;
 
@@ -145,6 +145,13 @@ impl Refusal {
         let message = format!("the header {header} is not what the body says");
         let stage = RefusalStage::Decode;
         Self::new(StatusCode::BAD_REQUEST, rpc::HEADER_MISMATCH, "header_mismatch", stage, message)
+    }
+
+    /// The tool or prompt is in quarantine.
+    pub fn quarantined(call: &Call, denial: &Denial) -> Self {
+        let mut refusal = Self::from(denial);
+        refusal.code = "tool_quarantined";
+        refusal.hint(format!("an operator sees why with `mcpx tools diff {}`", call.connection))
     }
 
     /// A person said no.

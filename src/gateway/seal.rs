@@ -1,9 +1,11 @@
-//! Legacy session ids, sealed so that they work for their owner only.
+//! Legacy session ids and event ids, sealed so that they work for their owner only.
 //!
 //! A client never sees the upstream's `Mcp-Session-Id`. It gets that id encrypted and bound
 //! (AES-256-GCM, the subject and connection as associated data), so a session id that leaks is
 //! useless to another subject, and any gateway with the key can open it. Implements the session
-//! binding that MCP's security best practices ask for.
+//! binding that MCP's security best practices ask for. The ids of stream events go the same way:
+//! they are an upstream's text that cannot be masked, since it has to come back as it was, and
+//! one subject's must not resume another's stream.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine as _;
@@ -11,7 +13,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::types::{ConnectionName, SubjectId};
 
-/// A session id that this gateway did not give to this subject for this connection.
+/// What is sealed. One kind never opens as the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// An `Mcp-Session-Id`.
+    Session,
+    /// The id of a stream's event, which comes back as `Last-Event-ID`.
+    Event,
+}
+
+/// A session or event id that this gateway did not give to this subject for this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this MCP session is not known here; initialize again")]
 pub struct UnknownSession;
@@ -28,13 +39,14 @@ impl Seal {
     /// The id that the client gets for an upstream's id; `None` if it cannot be sealed.
     pub fn seal(
         &self,
+        kind: Sealed,
         id: &str,
         subject: &SubjectId,
         connection: &ConnectionName,
     ) -> Option<String> {
         let mut text = id.as_bytes().to_vec();
         let nonce =
-            self.0.seal_in_place_append_tag(bound_to(subject, connection), &mut text).ok()?;
+            self.0.seal_in_place_append_tag(bound_to(kind, subject, connection), &mut text).ok()?;
         let mut sealed = nonce.as_ref().to_vec();
         sealed.extend(text);
         Some(URL_SAFE_NO_PAD.encode(sealed))
@@ -46,6 +58,7 @@ impl Seal {
     /// [`UnknownSession`] for anything that was not sealed for this subject and connection.
     pub fn open(
         &self,
+        kind: Sealed,
         sealed: &str,
         subject: &SubjectId,
         connection: &ConnectionName,
@@ -56,15 +69,19 @@ impl Seal {
         let mut text = text.to_vec();
         let id = self
             .0
-            .open_in_place(nonce, bound_to(subject, connection), &mut text)
+            .open_in_place(nonce, bound_to(kind, subject, connection), &mut text)
             .map_err(|_| UnknownSession)?;
         String::from_utf8(id.to_vec()).map_err(|_| UnknownSession)
     }
 }
 
-fn bound_to(subject: &SubjectId, connection: &ConnectionName) -> Aad<String> {
-    // Neither can hold a blank, so no two pairs share a text.
-    Aad::from(format!("mcpx/session/v1 {subject} {connection}"))
+fn bound_to(kind: Sealed, subject: &SubjectId, connection: &ConnectionName) -> Aad<String> {
+    let kind = match kind {
+        Sealed::Session => "session",
+        Sealed::Event => "event",
+    };
+    // None can hold a blank, so no two of them share a text.
+    Aad::from(format!("mcpx/{kind}/v1 {subject} {connection}"))
 }
 
 #[cfg(test)]
@@ -76,15 +93,19 @@ mod tests {
         let seal = Seal::new(&[7; 32]).unwrap();
         let (alice, bob) = (SubjectId::generate().unwrap(), SubjectId::generate().unwrap());
         let (crm, hr) = ("crm".parse().unwrap(), "hr".parse().unwrap());
-        let sealed = seal.seal("upstream-1", &alice, &crm).unwrap();
+        let sealed = seal.seal(Sealed::Session, "upstream-1", &alice, &crm).unwrap();
         assert!(!sealed.contains("upstream"));
         assert!(sealed.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
-        assert_eq!(seal.open(&sealed, &alice, &crm).unwrap(), "upstream-1");
-        assert_eq!(seal.open(&sealed, &bob, &crm), Err(UnknownSession));
-        assert_eq!(seal.open(&sealed, &alice, &hr), Err(UnknownSession));
-        assert_eq!(Seal::new(&[8; 32]).unwrap().open(&sealed, &alice, &crm), Err(UnknownSession));
+        assert_eq!(seal.open(Sealed::Session, &sealed, &alice, &crm).unwrap(), "upstream-1");
+        assert_eq!(seal.open(Sealed::Session, &sealed, &bob, &crm), Err(UnknownSession));
+        assert_eq!(seal.open(Sealed::Session, &sealed, &alice, &hr), Err(UnknownSession));
+        assert_eq!(
+            Seal::new(&[8; 32]).unwrap().open(Sealed::Session, &sealed, &alice, &crm),
+            Err(UnknownSession)
+        );
+        assert_eq!(seal.open(Sealed::Event, &sealed, &alice, &crm), Err(UnknownSession));
         for bad in ["", "upstream-1", "!!", &sealed[1..]] {
-            assert_eq!(seal.open(bad, &alice, &crm), Err(UnknownSession));
+            assert_eq!(seal.open(Sealed::Session, bad, &alice, &crm), Err(UnknownSession));
         }
     }
 }

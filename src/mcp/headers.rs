@@ -23,6 +23,9 @@ pub const NAME: &str = "mcp-name";
 /// Modern: what begins every header that mirrors one argument of a tool.
 pub const PARAM_PREFIX: &str = "mcp-param-";
 
+/// Asks proxies not to hold a stream back.
+pub const X_ACCEL_BUFFERING: &str = "x-accel-buffering";
+
 /// The two media types that every POST of a client accepts.
 pub const ACCEPT_BOTH: &str = "application/json, text/event-stream";
 /// One JSON message.
@@ -38,43 +41,29 @@ pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion
 /// Beside MCP's own headers these are content negotiation and trace context. `accept-encoding`
 /// stays behind: a compressed answer could be neither masked nor recorded.
 pub fn is_forwarded_request(name: &str) -> bool {
-    name.starts_with("mcp-")
+    name.starts_with(PARAM_PREFIX)
         || matches!(
             name,
-            "accept" | "content-type" | LAST_EVENT_ID | "traceparent" | "tracestate" | "baggage"
+            PROTOCOL_VERSION
+                | SESSION_ID
+                | METHOD
+                | NAME
+                | "accept"
+                | "content-type"
+                | LAST_EVENT_ID
+                | "traceparent"
+                | "tracestate"
+                | "baggage"
         )
 }
 
-/// Whether a response header goes from the server back to the client, by its lower-case name.
-/// Everything does, save what belongs to one hop, to the origin, or to a login.
+/// Whether a response header goes on towards the client, by its lower-case name. A header's value
+/// is neither masked nor recorded, so only those do whose values are the protocol's own; of an MCP
+/// server's, even these are made anew or checked (`upstream::http`).
 pub fn is_forwarded_response(name: &str) -> bool {
-    !is_hop_by_hop(name)
-        && !name.starts_with("access-control-")
-        && !matches!(
-            name,
-            "content-length"
-                | "set-cookie"
-                | "www-authenticate"
-                | "dpop-nonce"
-                | "strict-transport-security"
-                | "alt-svc"
-        )
-}
-
-/// Whether a header belongs to one connection only (RFC 9110, section 7.6.1), by its lower-case
-/// name.
-pub fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
-        "connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
+        "content-type" | SESSION_ID | "cache-control" | "retry-after" | "allow" | X_ACCEL_BUFFERING
     )
 }
 
@@ -123,13 +112,21 @@ mod tests {
 
     #[test]
     fn secrets_of_one_hop_stay_there() {
-        for name in ["authorization", "cookie", "dpop", "host", "origin", "accept-encoding"] {
+        let own = ["authorization", "cookie", "dpop", "host", "origin", "accept-encoding"];
+        for name in own.into_iter().chain(["mcp-anything", "mcp-parameter"]) {
             assert!(!is_forwarded_request(name), "{name}");
         }
         for name in ["mcp-param-region", SESSION_ID, LAST_EVENT_ID, "accept"] {
             assert!(is_forwarded_request(name), "{name}");
         }
-        for name in ["set-cookie", "transfer-encoding", "access-control-allow-origin"] {
+        for name in [
+            "set-cookie",
+            "transfer-encoding",
+            "access-control-allow-origin",
+            "x-customer",
+            "location",
+            "content-encoding",
+        ] {
             assert!(!is_forwarded_response(name), "{name}");
         }
         assert!(is_forwarded_response("x-accel-buffering"));

@@ -254,6 +254,24 @@ const ENVELOPE_KEYS: &[&str] = &["jsonrpc", "id", "method", "params", "result", 
 /// The keys of `params` that say what a call reaches.
 const PARAM_KEYS: &[&str] = &["name", "arguments", "uri", "_meta"];
 
+/// Methods that name what they reach, which policies decide by.
+const TARGETED: &[&str] = &[
+    "tools/call",
+    "prompts/get",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "completion/complete",
+];
+
+/// Whether a lax server could read a method as one with a target: `Tools/Call`, `tools/call\0`.
+/// No method of MCP has a blank or control character.
+fn is_ambiguous(method: &str) -> bool {
+    let stray = |c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}';
+    method.chars().any(stray)
+        || TARGETED.iter().any(|known| *known != method && known.eq_ignore_ascii_case(method))
+}
+
 /// `part` was borrowed out of `whole` by the parser, so the difference of their addresses is its
 /// offset.
 fn range_within(whole: &str, part: &str) -> Range<usize> {
@@ -299,6 +317,9 @@ impl Envelope<'_> {
             (Some(method), None, None) => {
                 if self.params.is_some_and(|p| !p.get().starts_with(['{', '['])) {
                     return bad("\"params\" must be an object or an array");
+                }
+                if origin == Origin::Client && is_ambiguous(method) {
+                    return bad("\"method\" could be taken for another one");
                 }
                 let method = method.clone().into_owned();
                 match id {
@@ -518,6 +539,25 @@ mod tests {
 
     fn decode(text: &str) -> Result<Message, DecodeError> {
         Message::decode(Bytes::from(text.to_owned()), Origin::Client, &Limits::default())
+    }
+
+    #[test]
+    fn no_method_passes_for_another() {
+        for method in [
+            "tools/call ",
+            " tools/call",
+            "Tools/Call",
+            "TOOLS/CALL",
+            "tools/call\\u0000",
+            "tools/\\tcall",
+            "tools/call\\ufeff",
+            "prompts/Get",
+            "x y",
+        ] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#);
+            let refused = Message::decode(text.into(), Origin::Client, &Limits::default());
+            assert!(matches!(refused, Err(DecodeError::Envelope(_))), "{method:?}: {refused:?}");
+        }
     }
 
     #[test]

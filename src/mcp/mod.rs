@@ -2,8 +2,9 @@
 //!
 //! Pure and synchronous. [`message`] decodes one JSON-RPC message strictly and keeps its bytes;
 //! [`json`] walks JSON text by spans; [`sse`] frames event streams; [`headers`] holds the names of
-//! the HTTP headers of both protocol eras.
+//! the HTTP headers of both protocol eras; [`canonical`] gives one text for one value.
 
+pub mod canonical;
 pub mod headers;
 pub mod json;
 pub mod message;

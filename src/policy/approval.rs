@@ -1,9 +1,11 @@
 //! What binds a person's yes to exactly one call.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, Target};
+use crate::mcp::canonical;
 use crate::types::{ApprovalId, SubjectId};
 
 /// The hash of everything an approval is for: subject, connection, target, canonical parameters
@@ -12,37 +14,31 @@ use crate::types::{ApprovalId, SubjectId};
 pub struct Binding(String);
 
 impl Binding {
-    /// Binds a call under a policy version.
+    /// Binds a call under a policy version, to the rules that ask for a yes: who answers for one
+    /// rule has not answered for another.
     ///
-    /// Parameters are canonicalised by RFC 8785 without `_meta`, which carries progress tokens and
-    /// trace ids that change from try to try. Where a number cannot be canonicalised exactly
-    /// (fractions, beyond 64 bits), the parameters' own text stands in for them: two texts of one
-    /// value then need two approvals, which is safe; one approval for two values would not be.
-    pub fn of(call: &Call, policy: &str) -> Self {
+    /// Parameters are taken in their canonical form, member by member, without those of `_meta`
+    /// that change from try to try ([`is_bound`]); the rest of `_meta` can steer a server and is
+    /// part of the call.
+    pub fn of(call: &Call, policy: &str, rules: &[String]) -> Self {
         let (kind, name) = match call.target() {
             Target::Connection => ("connection", ""),
             Target::Tool(name) => ("tool", name.as_str()),
             Target::Prompt(name) => ("prompt", name.as_str()),
             Target::Resource(uri) => ("resource", uri.as_str()),
         };
-        let mut params = call.params().cloned().unwrap_or(Value::Null);
-        if let Value::Object(members) = &mut params {
-            members.remove("_meta");
-        }
-        let text = call.message().and_then(|message| message.params()).unwrap_or_default();
-        let canonical = exact(&params)
-            .then(|| serde_json_canonicalizer::to_string(&params).ok())
-            .flatten()
-            .map_or_else(|| json!({ "text": text }), |canonical| json!({ "canonical": canonical }));
+        let text = call.message().and_then(|message| message.params());
         // A map of strings alone always serialises, and in one order (keys are sorted).
         let bound: Map<String, Value> = [
-            ("v".to_owned(), json!(1)),
+            ("v".to_owned(), json!(2)),
             ("subject".to_owned(), json!(call.subject.id)),
             ("connection".to_owned(), json!(call.connection)),
             ("action".to_owned(), json!(call.action())),
             ("target".to_owned(), json!([kind, name])),
-            ("params".to_owned(), canonical),
+            ("params".to_owned(), text.map_or(Value::Null, bound_params)),
+            ("pin".to_owned(), json!(call.pin)),
             ("policy".to_owned(), json!(policy)),
+            ("rules".to_owned(), json!(rules)),
         ]
         .into_iter()
         .collect();
@@ -60,17 +56,47 @@ impl Binding {
     }
 }
 
-/// Whether RFC 8785, which knows only IEEE doubles, keeps every number in `value` apart.
-fn exact(value: &Value) -> bool {
-    const MAX_SAFE: i64 = 1 << 53;
-    match value {
-        Value::Number(number) => {
-            number.as_i64().is_some_and(|n| (-MAX_SAFE..=MAX_SAFE).contains(&n))
+/// Whether a member of `_meta` belongs to the call that is approved. The others name the one try
+/// (progress, trace) or describe the client's program, which changes nothing of what is asked.
+pub fn is_bound(meta_key: &str) -> bool {
+    !matches!(
+        meta_key,
+        "progressToken"
+            | "traceparent"
+            | "tracestate"
+            | "io.modelcontextprotocol/protocolVersion"
+            | "io.modelcontextprotocol/clientInfo"
+            | "io.modelcontextprotocol/clientCapabilities"
+            | "io.modelcontextprotocol/logLevel"
+    )
+}
+
+/// Parameters by what is bound of them.
+fn bound_params(text: &str) -> Value {
+    let Ok(members) = serde_json::from_str::<Members<'_>>(text) else { return canonical(text) };
+    let bound = members.into_iter().filter_map(|(key, value)| {
+        if key != "_meta" {
+            return Some((key, canonical(value.get())));
         }
-        Value::Array(items) => items.iter().all(exact),
-        Value::Object(members) => members.values().all(exact),
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
-    }
+        let Ok(meta) = serde_json::from_str::<Members<'_>>(value.get()) else {
+            return Some((key, canonical(value.get())));
+        };
+        let meta: Map<String, Value> = meta
+            .into_iter()
+            .filter(|(key, _)| is_bound(key))
+            .map(|(key, value)| (key, canonical(value.get())))
+            .collect();
+        (!meta.is_empty()).then_some((key, Value::Object(meta)))
+    });
+    Value::Object(bound.collect())
+}
+
+type Members<'a> = std::collections::BTreeMap<String, &'a RawValue>;
+
+/// One value's canonical text, or its own where there is none.
+fn canonical(text: &str) -> Value {
+    let value: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+    json!(canonical::canonical(&value, text))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

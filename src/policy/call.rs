@@ -56,7 +56,7 @@ impl Target {
 
 /// A message that names no target where its method needs one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{method} needs the string \"params.{field}\"")]
+#[error("{method} needs a target in \"params.{field}\"")]
 pub struct NoTarget {
     /// The method.
     pub method: String,
@@ -84,6 +84,8 @@ pub struct Call {
     pub source: Option<IpAddr>,
     /// The message as records, approvers and screens may see it: masked. Empty without message.
     pub shown: Bytes,
+    /// The hash of the accepted definition of the tool or prompt that is used, once it has one.
+    pub pin: Option<String>,
     target: Target,
     params: Option<Value>,
 }
@@ -101,7 +103,7 @@ impl Call {
         direction: Direction,
         act: Act,
     ) -> Result<Self, NoTarget> {
-        let (source, shown) = (None, Bytes::new());
+        let (source, shown, pin) = (None, Bytes::new(), None);
         let params = match &act {
             Act::Message(message) => message.params_value(),
             Act::Listen | Act::End => None,
@@ -112,7 +114,19 @@ impl Call {
             }
             _ => Target::Connection,
         };
-        Ok(Self { id, session, subject, connection, direction, act, source, shown, target, params })
+        Ok(Self {
+            id,
+            session,
+            subject,
+            connection,
+            direction,
+            act,
+            source,
+            shown,
+            pin,
+            target,
+            params,
+        })
     }
 
     /// What policies call this act: the MCP method, or `response`, `transport/listen`,
@@ -167,6 +181,17 @@ fn target(method: &str, params: Option<&Value>) -> Result<Target, NoTarget> {
         "prompts/get" => named("name").map(Target::Prompt),
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
             named("uri").map(Target::Resource)
+        }
+        // What is completed belongs to a prompt or a resource, and tells of it.
+        "completion/complete" => {
+            let reference = params.and_then(|params| params.get("ref"));
+            let of = |field: &str| Some(reference?.get(field)?.as_str()?.to_owned());
+            match of("type").as_deref() {
+                Some("ref/prompt") => of("name").map(Target::Prompt),
+                Some("ref/resource") => of("uri").map(Target::Resource),
+                _ => None,
+            }
+            .ok_or_else(|| NoTarget { method: method.to_owned(), field: "ref" })
         }
         _ => Ok(Target::Connection),
     }

@@ -152,14 +152,14 @@ fn text(value: &str) -> RestrictedExpression {
 }
 
 /// JSON as Cedar sees it. Cedar has neither null nor floating point: null members are left out
-/// (`has` tells), and a number that is no 64-bit integer becomes the text of that number.
+/// (`has` tells), and a number that is no 64-bit integer becomes the text of that number. `7.0` and
+/// `7e0` are the integer 7, as they are to most servers: else a rule about 7 would miss them.
 fn expression(value: &Value) -> Option<RestrictedExpression> {
     match value {
         Value::Null => None,
         Value::Bool(flag) => Some(RestrictedExpression::new_bool(*flag)),
         Value::Number(number) => Some(
-            number
-                .as_i64()
+            integer(number)
                 .map_or_else(|| text(&number.to_string()), RestrictedExpression::new_long),
         ),
         Value::String(string) => Some(text(string)),
@@ -171,4 +171,14 @@ fn expression(value: &Value) -> Option<RestrictedExpression> {
         )
         .ok(),
     }
+}
+
+fn integer(number: &serde_json::Number) -> Option<i64> {
+    /// Up to here every integer is a double of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    number.as_i64().or_else(|| {
+        let value = number.as_f64().filter(|_| number.is_f64())?;
+        #[expect(clippy::cast_possible_truncation, reason = "checked to be in range and whole")]
+        (value.trunc() == value && value.abs() <= EXACT).then_some(value as i64)
+    })
 }

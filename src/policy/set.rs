@@ -224,12 +224,8 @@ impl PolicySet {
     }
 
     /// Decides a call. `approved` lifts `@approval` policies only if it is bound to this very
-    /// call under this very policy version.
+    /// call under this very policy version and to the very rules that now ask for it.
     pub fn decide(&self, call: Call, facts: &Facts, approved: Option<&Approved>) -> Decision {
-        let binding = approved.map(|_| Binding::of(&call, &self.version));
-        let approval = approved
-            .filter(|approved| Some(&approved.binding) == binding.as_ref())
-            .map(|approved| approved.id.clone());
         let mut question = Question {
             subject: &call.subject,
             connection: &call.connection,
@@ -237,32 +233,42 @@ impl PolicySet {
             target: call.target(),
             direction: call.direction,
             params: call.params(),
-            approved: approval.is_some(),
+            approved: false,
         };
-        match self.judge(&question, facts) {
-            Verdict::Allow(rules) => {
-                let policy = self.version.clone();
-                Decision::Allow(Box::new(Permit { call, rules, approval, policy }))
+        let rules = match self.judge(&question, facts) {
+            // Completing tells what a prompt or resource holds, and that it is there at all.
+            Verdict::Allow(_)
+                if question.action == "completion/complete"
+                    && !self.may_list(
+                        question.subject,
+                        question.connection,
+                        question.target,
+                        facts,
+                    ) =>
+            {
+                let denial = self.denial(Vec::new());
+                return Decision::Deny(Box::new(call), denial);
             }
-            Verdict::Deny(rules) if approval.is_none() => {
-                // Lifted approvals must leave an allow, or asking a person would be for nothing.
-                let Some(groups) = self.approvers(&rules) else {
-                    let denial = self.denial(rules);
-                    return Decision::Deny(Box::new(call), denial);
-                };
-                question.approved = true;
-                match self.judge(&question, facts) {
-                    Verdict::Allow(_) => {
-                        let binding = Binding::of(&call, &self.version);
+            Verdict::Allow(rules) => return self.allowed(call, rules, None),
+            Verdict::Deny(rules) => rules,
+            Verdict::Failed(why) => return Decision::Deny(Box::new(call), self.failure(&why)),
+        };
+        let Some(groups) = self.approvers(&rules) else {
+            let denial = self.denial(rules);
+            return Decision::Deny(Box::new(call), denial);
+        };
+        // Lifted approvals must leave an allow, or asking a person would be for nothing.
+        question.approved = true;
+        match self.judge(&question, facts) {
+            Verdict::Allow(allowing) => {
+                let binding = Binding::of(&call, &self.version, &rules);
+                match approved.filter(|approved| approved.binding == binding) {
+                    Some(approved) => self.allowed(call, allowing, Some(approved.id.clone())),
+                    None => {
                         let policy = self.version.clone();
                         let need = Need { call, rules, groups, binding, policy };
                         Decision::NeedsApproval(Box::new(need))
                     }
-                    Verdict::Deny(rules) => {
-                        let denial = self.denial(rules);
-                        Decision::Deny(Box::new(call), denial)
-                    }
-                    Verdict::Failed(why) => Decision::Deny(Box::new(call), self.failure(&why)),
                 }
             }
             Verdict::Deny(rules) => {
@@ -271,6 +277,11 @@ impl PolicySet {
             }
             Verdict::Failed(why) => Decision::Deny(Box::new(call), self.failure(&why)),
         }
+    }
+
+    fn allowed(&self, call: Call, rules: Vec<String>, approval: Option<ApprovalId>) -> Decision {
+        let policy = self.version.clone();
+        Decision::Allow(Box::new(Permit { call, rules, approval, policy }))
     }
 
     /// Whether a subject may be given a grant for a connection (`Action::"connect"`).

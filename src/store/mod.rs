@@ -9,6 +9,7 @@ pub mod customers;
 pub mod grants;
 pub mod index;
 pub mod issuer;
+pub mod pins;
 mod subjects;
 
 use std::path::Path;
@@ -110,6 +111,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "state", include_str!("migrations/0001_state.sql")),
     (2, "issuer", include_str!("migrations/0002_issuer.sql")),
     (3, "index", include_str!("migrations/0003_index.sql")),
+    (4, "pins", include_str!("migrations/0004_pins.sql")),
 ];
 
 fn migrations() -> Vec<Migration> {

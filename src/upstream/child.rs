@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child as Process, ChildStdin, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::UpstreamError;
 use super::stdio::Launch;
@@ -92,10 +92,15 @@ impl Child {
         let (stop, stopping) = watch::channel(false);
         let (report_gone, gone) = watch::channel(false);
         tokio::spawn(read_stderr(stderr, launch.name.clone(), launch.quiet.clone()));
-        let reader = tokio::spawn(read_stdout(stdout, Arc::clone(&desk), limits));
+        let (silent, fell_silent) = oneshot::channel();
+        let reader_desk = Arc::clone(&desk);
+        let reader = tokio::spawn(async move {
+            read_stdout(stdout, reader_desk, limits).await;
+            let _keeper_is_done = silent.send(());
+        });
         let keeper_desk = Arc::clone(&desk);
         tokio::spawn(async move {
-            let how = keep(process, stdin, lines, stopping).await;
+            let how = keep(process, stdin, lines, stopping, fell_silent).await;
             // What the child said last is still in the pipe; its end closes the inboxes.
             let _outcome = tokio::time::timeout(GRACE, reader).await;
             lock(&keeper_desk).close(how);
@@ -260,33 +265,40 @@ fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
     desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Feeds stdin until told to stop or until the child ends; gives how it ended.
+/// Feeds stdin until told to stop, or until the child ends or will say nothing more; gives how it
+/// ended. A child that does not read its stdin holds up nothing but what is sent to it.
 async fn keep(
     mut process: Process,
-    stdin: ChildStdin,
+    mut stdin: ChildStdin,
     mut lines: mpsc::Receiver<Bytes>,
     mut stopping: watch::Receiver<bool>,
+    mut fell_silent: oneshot::Receiver<()>,
 ) -> String {
-    let mut stdin = Some(stdin);
-    loop {
+    let stopped = async {
         tokio::select! {
-            line = lines.recv(), if stdin.is_some() => match (line, &mut stdin) {
-                (Some(line), Some(pipe)) => {
-                    let written = async {
-                        pipe.write_all(&line).await?;
-                        pipe.write_all(b"\n").await?;
-                        pipe.flush().await
-                    };
-                    if written.await.is_err() {
-                        stdin = None;
-                    }
-                }
-                _ => return end(process, stdin).await,
-            },
-            status = process.wait() => return describe(status),
-            () = told_to_stop(&mut stopping) => return end(process, stdin).await,
+            () = told_to_stop(&mut stopping) => {}
+            // Nobody who waits for it would ever get an answer.
+            _ = &mut fell_silent => {}
         }
+    };
+    tokio::pin!(stopped);
+    let feeding = async {
+        while let Some(mut line) = lines.recv().await.map(Vec::from) {
+            line.push(b'\n');
+            if stdin.write_all(&line).await.is_err() || stdin.flush().await.is_err() {
+                // It may have closed its stdin and still answer what it has read.
+                lines.close();
+                while lines.recv().await.is_some() {}
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = feeding => {}
+        status = process.wait() => return describe(status),
+        () = &mut stopped => {}
     }
+    end(process, stdin).await
 }
 
 /// Returns without the watch's guard, which must not be held across an await.
@@ -294,7 +306,7 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
     let _told_or_abandoned = stopping.wait_for(|stop| *stop).await.is_ok();
 }
 
-async fn end(mut process: Process, stdin: Option<ChildStdin>) -> String {
+async fn end(mut process: Process, stdin: ChildStdin) -> String {
     drop(stdin);
     if let Ok(status) = tokio::time::timeout(GRACE, process.wait()).await {
         return describe(status);
@@ -424,5 +436,64 @@ async fn read_stderr(stderr: impl AsyncRead + Unpin, name: String, quiet: super:
             }
             Ok(Line::End) | Err(_) => return,
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::types::Secret;
+
+    fn sh(script: &str) -> Child {
+        let launch = Launch {
+            name: "x".to_owned(),
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), script.to_owned()],
+            environment: vec![("PATH".to_owned(), Secret::new("/usr/bin:/bin"))],
+            folder: None,
+            quiet: Arc::new(str::to_owned),
+        };
+        Child::start(&launch, Limits::default()).unwrap()
+    }
+
+    fn ping(id: usize, filler: usize) -> Message {
+        let filler = "x".repeat(filler);
+        let text =
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping","params":{{"x":"{filler}"}}}}"#);
+        Message::decode(text.into(), Origin::Client, &Limits::default()).unwrap()
+    }
+
+    /// Whether something ends at all, well before a test runner loses patience.
+    async fn ends<T>(what: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(60), what).await.expect("it hangs")
+    }
+
+    #[tokio::test]
+    async fn a_child_that_does_not_read_can_be_ended() {
+        let child = sh("exec sleep 600");
+        let mut inboxes = Vec::new();
+        for id in 0..4 {
+            inboxes.push(child.request(&ping(id, 200_000)).await.unwrap());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ends(child.end()).await;
+        for mut inbox in inboxes {
+            assert!(ends(inbox.next()).await.unwrap().is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_child_that_will_say_nothing_more_is_ended() {
+        let child = sh("exec >&-; exec sleep 600");
+        let mut inbox = child.request(&ping(1, 1)).await.unwrap();
+        assert!(ends(inbox.next()).await.unwrap().is_err());
+        assert!(!child.is_running());
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_ends_the_child() {
+        let child = sh("trap '' PIPE; head -c 5000000 /dev/zero; exec sleep 600");
+        let mut inbox = child.request(&ping(1, 1)).await.unwrap();
+        assert!(ends(inbox.next()).await.unwrap().is_err());
     }
 }

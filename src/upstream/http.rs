@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 
 use super::credential::Credential;
@@ -95,7 +95,7 @@ impl HttpUpstream {
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .map(|value| value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase());
-        let answer_headers = returned_headers(response.headers());
+        let mut answer_headers = returned_headers(response.headers());
         let body = match content_type.as_deref() {
             Some(headers::EVENT_STREAM) => Body::Stream(Events {
                 ahead: VecDeque::new(),
@@ -122,12 +122,22 @@ impl HttpUpstream {
                     other => {
                         return Err(UpstreamError::NotMcp {
                             status: status.as_u16(),
-                            content_type: other.unwrap_or("no content type").to_owned(),
+                            content_type: told(other).to_owned(),
                         });
                     }
                 }
             }
         };
+        // Our own words: a parameter such as `charset=utf-16` could make a client read other text
+        // than was masked.
+        let kind = match &body {
+            Body::Empty => None,
+            Body::Message(_) => Some(headers::JSON),
+            Body::Stream(_) => Some(headers::EVENT_STREAM),
+        };
+        if let Some(kind) = kind {
+            answer_headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
         Ok(Answer { status, headers: answer_headers, body })
     }
 
@@ -169,14 +179,43 @@ fn passed_headers(caller: &HeaderMap) -> HeaderMap {
     passed
 }
 
+/// What of a server's headers goes on. No header is masked or recorded, so none passes whose
+/// value could be the server's data: only the session id, which the gateway seals, and two whose
+/// values are checked.
 fn returned_headers(upstream: &HeaderMap) -> HeaderMap {
     let mut returned = HeaderMap::new();
-    for (name, value) in upstream {
-        if headers::is_forwarded_response(name.as_str()) {
-            returned.append(name.clone(), value.clone());
-        }
+    if let Some(id) = upstream.get(headers::SESSION_ID) {
+        returned.insert(headers::SESSION_ID, id.clone());
+    }
+    if upstream.get(headers::X_ACCEL_BUFFERING).is_some_and(|value| value == "no") {
+        returned.insert(headers::X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    }
+    let seconds = upstream.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    if let Some(seconds @ 0..=86_400u32) = seconds {
+        returned.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     returned
+}
+
+/// A content type that is no MCP, as logs and errors may name it: one that is well known, since
+/// its text is the server's choice.
+fn told(content_type: Option<&str>) -> &'static str {
+    const KNOWN: [&str; 8] = [
+        "text/html",
+        "text/plain",
+        "text/xml",
+        "text/json",
+        "application/xml",
+        "application/xhtml+xml",
+        "application/problem+json",
+        "application/octet-stream",
+    ];
+    match content_type {
+        None => "no content type",
+        Some(given) => {
+            KNOWN.into_iter().find(|known| *known == given).unwrap_or("another content type")
+        }
+    }
 }
 
 /// What went wrong, without the URL, which may hold what nobody should see.
@@ -221,5 +260,35 @@ impl EventStream {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_header_carries_a_servers_data() {
+        let mut given = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", "application/json; charset=utf-16; x=078-05-1120"),
+            ("x-customer", "078-05-1120"),
+            ("location", "https://x/078-05-1120"),
+            ("content-disposition", "attachment; filename=078-05-1120"),
+            ("mcp-note", "078-05-1120"),
+            ("etag", "078-05-1120"),
+            ("x-accel-buffering", "078-05-1120"),
+            ("retry-after", "078051120"),
+            ("cache-control", "x=078-05-1120"),
+        ] {
+            given.insert(name, HeaderValue::from_static(value));
+        }
+        assert_eq!(returned_headers(&given), HeaderMap::new());
+        given.insert("retry-after", HeaderValue::from_static("30"));
+        given.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        given.insert("mcp-session-id", HeaderValue::from_static("s"));
+        let returned = returned_headers(&given);
+        assert_eq!(returned.len(), 3, "{returned:?}");
+        assert_eq!(told(Some("x/078-05-1120")), "another content type");
     }
 }

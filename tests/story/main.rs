@@ -22,11 +22,13 @@ mod clients;
 mod crash;
 mod demo;
 mod disk;
+mod keyring;
 mod login;
 mod refused;
 mod servers;
 mod serving;
 mod support;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ("baseline", baseline::STORIES),
         ("demo", demo::STORIES),
         ("login", login::STORIES),
+        ("keyring", keyring::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("clients", clients::STORIES),
@@ -43,5 +46,6 @@ fn main() -> ExitCode {
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),
+        ("tools", tools::STORIES),
     ])
 }

@@ -82,7 +82,7 @@ impl Unescaped {
 }
 
 /// Reads the inside of a JSON string (without its quotes). `None` if an escape in it is
-/// malformed, which cannot be in what [`Walker`] handed out.
+/// malformed, which cannot be in what [`Walker`](super::Walker) handed out.
 pub fn unescape(raw: &str) -> Option<Unescaped> {
     let mut text = String::with_capacity(raw.len());
     let mut escapes = Vec::new();

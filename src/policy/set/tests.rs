@@ -153,7 +153,8 @@ fn approval_is_bound_to_one_canonical_call() {
 #[test]
 fn numbers_beyond_doubles_never_share_an_approval() {
     let eng = subject(&["eng"]);
-    let binding = |n: &str| Binding::of(&tool(&eng, "delete", &format!(r#"{{"id":{n}}}"#)), "v");
+    let binding =
+        |n: &str| Binding::of(&tool(&eng, "delete", &format!(r#"{{"id":{n}}}"#)), "v", &[]);
     assert_ne!(binding("9007199254740993"), binding("9007199254740992"));
     assert_ne!(
         binding("123456789012345678901234567890"),
@@ -192,4 +193,91 @@ fn loading_points_at_the_place() {
     ] {
         assert!(matches!(set(bad), Err(PolicyError::Annotation { .. })), "{bad}");
     }
+}
+
+#[test]
+fn a_yes_holds_for_what_meta_says_and_not_for_the_try() {
+    let eng = subject(&["eng"]);
+    let binding = |meta: &str, more: &str| {
+        let call = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"delete","arguments":{{"n":10.5}},"_meta":{{{meta}}}{more}}}}}"#
+        );
+        Binding::of(&call_by(&eng, &call), "v", &[])
+    };
+    let plain = binding("", "");
+    // Another try of the same call, even with a fraction in its arguments.
+    assert_eq!(binding(r#""progressToken":7"#, ""), plain);
+    assert_eq!(binding(r#""progressToken":8,"traceparent":"x""#, ""), plain);
+    // What a server could act on.
+    assert_ne!(binding(r#""com.example/tenant":"other""#, ""), plain);
+    assert_ne!(binding(r#""baggage":"tenant=other""#, ""), plain);
+    assert_ne!(binding("", r#","inputResponses":{"sure":{"action":"accept"}}"#), plain);
+}
+
+#[test]
+fn a_yes_to_one_rule_is_none_to_another() {
+    let policies = set(r#"
+        permit (principal, action, resource);
+        @id("always") @approval("group:leads")
+        forbid (principal, action == Action::"tools/call", resource) unless { context.approved };
+        @id("late") @approval("group:leads, group:security")
+        forbid (principal, action == Action::"tools/call", resource)
+        when { context.grant_age_seconds > 100 } unless { context.approved };
+    "#)
+    .unwrap();
+    let eng = subject(&["eng"]);
+    let call = || tool(&eng, "delete", "{}");
+    let Decision::NeedsApproval(need) = policies.decide(call(), &facts(), None) else {
+        panic!("needs approval");
+    };
+    let approved = Approved {
+        id: ApprovalId::generate().unwrap(),
+        binding: need.binding,
+        by: SubjectId::generate().unwrap(),
+    };
+    assert!(matches!(policies.decide(call(), &facts(), Some(&approved)), Decision::Allow(_)));
+    let late = Facts { grant_age_seconds: 101, ..facts() };
+    let Decision::NeedsApproval(need) = policies.decide(call(), &late, Some(&approved)) else {
+        panic!("a second rule asks now");
+    };
+    assert_eq!(need.rules, ["always", "late"]);
+}
+
+#[test]
+fn an_integer_is_one_however_it_is_written() {
+    let policies = set(r#"
+        permit (principal, action, resource);
+        @id("not-seven")
+        forbid (principal, action, resource) when { context.arguments.id == 7 };
+    "#)
+    .unwrap();
+    let eng = subject(&["eng"]);
+    for seven in ["7", "7.0", "7e0", "70e-1"] {
+        let call = tool(&eng, "get", &format!(r#"{{"id":{seven}}}"#));
+        assert_eq!(denied(policies.decide(call, &facts(), None)).rules, ["not-seven"], "{seven}");
+    }
+}
+
+#[test]
+fn completing_reaches_what_is_completed() {
+    let policies = set(r#"
+        permit (principal, action, resource);
+        @id("hidden")
+        forbid (principal, action, resource == Prompt::"crm/secret");
+        forbid (principal, action == Action::"prompts/get", resource == Prompt::"crm/unlisted");
+    "#)
+    .unwrap();
+    let eng = subject(&["eng"]);
+    let complete = |name: &str| {
+        call_by(
+            &eng,
+            &format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{{"ref":{{"type":"ref/prompt","name":"{name}"}},"argument":{{"name":"a","value":""}}}}}}"#
+            ),
+        )
+    };
+    assert!(matches!(policies.decide(complete("open"), &facts(), None), Decision::Allow(_)));
+    assert_eq!(denied(policies.decide(complete("secret"), &facts(), None)).rules, ["hidden"]);
+    let unlisted = denied(policies.decide(complete("unlisted"), &facts(), None));
+    assert_eq!(unlisted.rules, ["default-deny"]);
 }

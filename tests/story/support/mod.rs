@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod debian;
 pub mod http;
 pub mod idp;
 pub mod parts;

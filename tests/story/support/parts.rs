@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use super::Skip;
+use super::{Skip, debian};
 
 /// Where the parts are, and why those that are not there are not.
 #[derive(Default, Deserialize)]
@@ -22,6 +22,14 @@ impl Parts {
     pub fn install() -> Self {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("parts");
         let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts/setup.py");
+        // What is still missing after this is named by the setup, or by the story that needs it.
+        for (check, packages) in [
+            ("python3 -c 'import ensurepip, venv'", &["python3", "python3-venv"][..]),
+            ("command -v npm", &["npm"][..]),
+            ("command -v git", &["git"][..]),
+        ] {
+            let _provided = debian::provides(check, packages);
+        }
         let done = Command::new("python3")
             .arg(setup)
             .arg(target)

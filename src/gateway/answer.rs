@@ -17,7 +17,7 @@ use super::{Gateway, unrecorded};
 use crate::audit::{Durable, Outcome};
 use crate::mask::Masked;
 use crate::mcp::sse::{self, Event};
-use crate::mcp::{Id, Kind, Message, Origin, headers};
+use crate::mcp::{Kind, Message, Origin, headers};
 use crate::policy::{Act, Call, Decision, Direction, Permit};
 use crate::upstream::{Answer, Body, Events, UpstreamError};
 
@@ -183,7 +183,7 @@ impl Gateway {
             });
         };
         let asked = call.message().and_then(Message::id);
-        let is_final = asked.is_some_and(|asked| id.as_ref().is_none_or(|id| same_id(id, asked)));
+        let is_final = asked.is_some_and(|asked| id.as_ref().is_none_or(|id| id == asked));
         // An id is never masked. Only a stream that answers nothing of its own may bring answers
         // to requests made elsewhere.
         if asked.is_some() && !is_final {
@@ -386,12 +386,6 @@ async fn broken(error: &crate::audit::RecordError, out: &mpsc::Sender<Piece>) ->
 /// A client that left is noticed by the loop, which then records it.
 fn sent<E>(_outcome: Result<(), E>) -> Flow {
     Flow::On
-}
-
-/// Whether two ids are one id, however their strings are escaped.
-fn same_id(one: &Id, other: &Id) -> bool {
-    let value = |id: &Id| serde_json::from_str::<String>(id.as_json()).ok();
-    one == other || value(one).is_some_and(|one| Some(one) == value(other))
 }
 
 fn is_tool_error(message: &Message) -> bool {

@@ -49,7 +49,7 @@ pub enum Origin {
 pub struct Id(Box<str>);
 
 impl Id {
-    /// The id as the JSON text that was sent, quotes included.
+    /// The id as JSON text, quotes included; as it was sent, save for needless escapes.
     pub fn as_json(&self) -> &str {
         &self.0
     }
@@ -360,7 +360,11 @@ fn read_id(json: &str) -> Result<Id, DecodeError> {
         let digits = json.strip_prefix('-').unwrap_or(json);
         !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
     };
-    if integer || json.starts_with('"') {
+    if json.starts_with('"') && json.contains('\\') {
+        // However it is escaped, it is one id: a server may well escape it otherwise.
+        let text: String = serde_json::from_str(json).map_err(json_error)?;
+        Ok(Id::from_text(&text))
+    } else if integer || json.starts_with('"') {
         Ok(Id(json.into()))
     } else {
         Err(DecodeError::Envelope("\"id\" must be a string or an integer"))
@@ -550,6 +554,17 @@ mod tests {
 
     fn decode(text: &str) -> Result<Message, DecodeError> {
         Message::decode(Bytes::from(text.to_owned()), Origin::Client, &Limits::default())
+    }
+
+    #[test]
+    fn an_id_is_one_however_it_is_escaped() {
+        let id = |text: &str| {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{text},"method":"ping"}}"#);
+            Message::decode(text.into(), Origin::Client, &Limits::default()).unwrap().id().cloned()
+        };
+        assert_eq!(id(r#""\u0061\/b""#), id(r#""a/b""#));
+        assert_eq!(id(r#""a\"b""#).unwrap().as_json(), r#""a\"b""#);
+        assert_ne!(id("7"), id(r#""7""#));
     }
 
     #[test]

@@ -6,9 +6,13 @@ use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 
-use crate::support::{Raw, Site, World, http};
+use crate::support::{Person, Raw, Site, World, http, until};
 
-crate::stories![a_server_that_leaks_everywhere, a_stream_that_is_resumed];
+crate::stories![
+    a_server_that_leaks_everywhere,
+    a_stream_that_is_resumed,
+    a_slow_answer_to_somebody_who_lost_the_grant,
+];
 
 const SSN: &str = "078-05-1120";
 
@@ -192,6 +196,40 @@ fn a_stream_that_is_resumed(world: &World) -> anyhow::Result<()> {
         let answer = get(raw, token, id)?;
         assert_eq!(answer.status, 404, "{what}: {answer:?}");
     }
+    server.verify()?.exits(0);
+    Ok(())
+}
+
+/// Answers whole, long after it was asked.
+fn slow(_head: &str, _body: &str) -> String {
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    whole(OK_JSON, &DONE.replace("[]", r#"[{"type":"text","text":"too late"}]"#))
+}
+
+fn a_slow_answer_to_somebody_who_lost_the_grant(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let server = Site::new(world, &idp).http("slow", &upstream(slow)?).start()?;
+    let url = server.resource("slow");
+    let alice = Person::logged_in(world, "alice", &server, &idp)?;
+    let raw = Raw::new()?;
+    let id_token = idp.tokens("alice")?["id_token"].as_str().unwrap_or_default().to_owned();
+    let token = raw.token(&server, &id_token, &url)?;
+    let body = crate::support::raw::call("x", &json!({}));
+    let answer = std::thread::scope(|scope| {
+        let answer = scope.spawn(|| raw.post(&url, &token, &body));
+        until("the call is forwarded", || {
+            Ok(server.leaves_of("call").iter().any(|leaf| leaf["forwarded"] == true).then_some(()))
+        })?;
+        let issued = server.leaves_of("grant_issued");
+        let grant = issued[0]["grant"].as_str().unwrap_or_default().to_owned();
+        alice.run(&["revoke", &grant])?.exits(0);
+        answer.join().unwrap()
+    })?;
+    assert!(answer.body.contains("grant_revoked"), "{answer:?}");
+    assert!(!answer.body.contains("too late"), "{answer:?}");
+    let ends = server.leaves_of("response");
+    assert_eq!(ends.len(), 1, "{ends:#?}");
+    assert_eq!((&ends[0]["outcome"], &ends[0]["last"]), (&json!("expired"), &json!(true)));
     server.verify()?.exits(0);
     Ok(())
 }

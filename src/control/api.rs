@@ -382,12 +382,17 @@ async fn show_session(control: &Control, row: &SessionRow) -> Result<Value, ApiE
     }))
 }
 
-/// The published log: checkpoint and tiles, which hold ids and commitments and nobody's data.
+/// The published log. Checkpoint and hashes are everybody's; the entries say who called what, by
+/// ids, and are for auditors.
 async fn log(
     State(control): Shared,
-    ApiCaller(_subject): ApiCaller,
+    ApiCaller(subject): ApiCaller,
     Path(path): Path<String>,
 ) -> Result<Response, ApiError> {
+    if path.starts_with("tile/entries") && !control.is_auditor(&subject) {
+        let refusal = ApiError::forbidden("only auditors read the entries of the log");
+        return on_record(&control, Err(refusal.of(&subject.id))).await;
+    }
     if path == "checkpoint" {
         control.recorder.publish().await?;
     }

@@ -30,12 +30,7 @@ fn groups_of(action: &str) -> &'static [&'static str] {
         | "transport/end"
         | "server/discover"
         | "logging/setLevel"
-        | "subscriptions/listen"
-        | "tasks/get"
-        | "tasks/result"
-        | "tasks/list"
-        | "tasks/cancel"
-        | "tasks/update" => &["protocol"],
+        | "subscriptions/listen" => &["protocol"],
         "tools/list"
         | "prompts/list"
         | "prompts/get"
@@ -47,6 +42,9 @@ fn groups_of(action: &str) -> &'static [&'static str] {
         | "completion/complete" => &["read"],
         "sampling/createMessage" | "elicitation/create" | "roots/list" => &["server"],
         _ if action.starts_with("notifications/") => &["protocol"],
+        // Not among the harmless: an MCP server knows the gateway's one credential and not the
+        // subjects behind it, so `tasks/list` shows everybody's tasks to everybody.
+        _ if action.starts_with("tasks/") => &["tasks"],
         _ => &[],
     }
 }

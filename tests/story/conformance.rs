@@ -48,6 +48,13 @@ const MEANT: &[Meant] = &[
         _because: "what an answer holds depends on who asked: nobody may keep it for another",
     },
     Meant {
+        versions: &["2025-11-25"],
+        scenario: "sse-polling",
+        check: "incoming-response",
+        at: &["/details/headers/server"],
+        _because: "headers that nobody needs could carry what nobody masks",
+    },
+    Meant {
         versions: MODERN,
         scenario: "http-header-validation",
         check: "sep-2243-server-reject-error-code",
@@ -60,6 +67,20 @@ const MEANT: &[Meant] = &[
         check: "sep-2243-server-reject-invalid-headers",
         at: &["/details/responseBody/error/data", "/details/responseBody/error/message"],
         _because: "who reads the body compares the headers: the gateway refuses, in its own words",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-custom-header-server-validation",
+        check: "sep-2243-server-reject-invalid-param-chars",
+        at: &["/details/responseBody/error/data", "/details/responseBody/error/message"],
+        _because: "the gateway refuses headers that repeat no argument, in its own words",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-custom-header-server-validation",
+        check: "sep-2243-server-reject-param-mismatch",
+        at: &["/details/responseBody/error/data", "/details/responseBody/error/message"],
+        _because: "the gateway refuses headers that repeat no argument, in its own words",
     },
     Meant {
         versions: MODERN,
@@ -111,17 +132,11 @@ const MEANT_OF_STDIO: &[Meant] = &[
     Meant {
         versions: MODERN,
         scenario: "http-custom-header-server-validation",
-        check: "sep-2243-server-reject-invalid-param-chars",
-        at: &["/status"],
-        _because: "the gateway does not know the schemas of tools, so it does not compare \
-                   Mcp-Param headers; neither policy nor a server on stdio decides by them",
-    },
-    Meant {
-        versions: MODERN,
-        scenario: "http-custom-header-server-validation",
         check: "sep-2243-server-reject-param-mismatch",
         at: &["/status"],
-        _because: "as above",
+        _because: "the gateway does not keep the schemas of tools: it refuses a Mcp-Param header \
+                   that repeats no argument, and does not miss one that should be there; neither \
+                   policy nor a server on stdio decides by them",
     },
     Meant {
         versions: MODERN,

@@ -170,7 +170,7 @@ static VOLATILE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         // The local port of `mcpx connect` has a secret in its path.
         (r"(127\.0\.0\.1|localhost):\d+(/[A-Za-z0-9_-]{20,}/mcp)", "HERE/mcp"),
         (r"(127\.0\.0\.1|localhost):\d+", "HERE"),
-        (r"\(id: \d+\)", "(id: EVENT)"),
+        (r"\(id: [A-Za-z0-9_-]+\)", "(id: EVENT)"),
     ]
     .map(|(pattern, name)| (Regex::new(pattern).unwrap(), name))
     .into()

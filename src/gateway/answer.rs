@@ -326,10 +326,14 @@ impl Gateway {
                         OutEvent::of_server(&permit, frame(shown))
                     }
                     Ok(Judged::Dropped(denied)) => {
-                        return match self.recorder.record(*denied).await {
-                            Ok(_) => Flow::On,
-                            Err(error) => broken(&error, out).await,
-                        };
+                        let no = denied.answer.clone();
+                        if let Err(error) = self.recorder.record(*denied).await {
+                            return broken(&error, out).await;
+                        }
+                        if let Some(no) = no {
+                            self.answer_server(caller, no).await;
+                        }
+                        return Flow::On;
                     }
                 }
             }
@@ -338,6 +342,43 @@ impl Gateway {
             Ok(recorded) => sent(out.send(Piece::Event(recorded)).await),
             Err(error) => broken(&error, out).await,
         }
+    }
+
+    /// Answers a server's own request that policy denied, so that the server does not wait for
+    /// ever. The answer is a call like every other: decided, recorded, then forwarded.
+    async fn answer_server(&self, caller: &Caller, no: Bytes) {
+        let Ok(message) = Message::decode(no, Origin::Client, &self.settings.limits) else {
+            return;
+        };
+        let act = Act::Message(message);
+        let Ok(call) = self.call(caller, Direction::ClientToServer, act) else { return };
+        let Decision::Allow(permit) = self.decide(caller, call, None) else {
+            // Where clients may not answer either, the server is left to its own patience.
+            return;
+        };
+        let trail = Trail::of(permit.call());
+        let permit = match self.recorder.record(*permit).await {
+            Ok(permit) => permit,
+            Err(error) => {
+                tracing::error!(%error, "the audit log cannot be written; a server is not answered");
+                return;
+            }
+        };
+        // The caller's headers speak of the caller's own request; only the version holds here.
+        let version = caller.headers.get(headers::PROTOCOL_VERSION);
+        let version = version.map(|version| (headers::PROTOCOL_VERSION, version.clone()));
+        let given = version
+            .into_iter()
+            .map(|(name, value)| (axum::http::HeaderName::from_static(name), value))
+            .collect();
+        let outcome = match caller.upstream.forward(&permit, &caller.route(), &given).await {
+            Ok(_) => Outcome::Accepted,
+            Err(error) => {
+                tracing::warn!(connection = %caller.grant.connection, %error, "an upstream failed");
+                Outcome::UpstreamFailed
+            }
+        };
+        self.close(&trail, outcome, false).await;
     }
 
     /// Ends a stream in the gateway's own name: whoever still waits for an answer gets one.

@@ -20,7 +20,7 @@ use super::seal::{Sealed, UnknownSession};
 use crate::identity::dpop;
 use crate::mcp::headers;
 use crate::types::SubjectId;
-use crate::upstream::Upstream;
+use crate::upstream::{Route, Upstream};
 
 /// An authenticated caller of one connection.
 pub(super) struct Caller {
@@ -43,6 +43,14 @@ impl Caller {
             connection: Some(self.grant.connection.clone()),
             session: Some(self.grant.session.clone()),
             source: self.source,
+        }
+    }
+
+    /// Where the upstream keeps what belongs to this caller.
+    pub(super) fn route(&self) -> Route {
+        Route {
+            session: self.grant.session.clone(),
+            protocol_session: self.protocol_session.clone(),
         }
     }
 

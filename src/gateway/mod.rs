@@ -57,7 +57,7 @@ use crate::mask::Masker;
 use crate::mcp::Limits;
 use crate::policy::{Call, Decision, Permit, PolicySet};
 use crate::types::{Clock, ConnectionName};
-use crate::upstream::{Route, Upstream};
+use crate::upstream::Upstream;
 
 /// Times and bounds of the data path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,10 +158,7 @@ impl Gateway {
             Ok(permit) => permit,
             Err(error) => return unrecorded(&error, false),
         };
-        let route = Route {
-            session: caller.grant.session.clone(),
-            protocol_session: caller.protocol_session.clone(),
-        };
+        let route = caller.route();
         let mut grant = caller.grant.clone();
         let answer = tokio::select! {
             answer = caller.upstream.forward(&permit, &route, &caller.headers) => answer,

@@ -6,12 +6,13 @@ use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 
-use crate::support::{Person, Raw, Site, World, http, until};
+use crate::support::{Client, Person, Raw, Site, World, http, until};
 
 crate::stories![
     a_server_that_leaks_everywhere,
     a_stream_that_is_resumed,
     a_slow_answer_to_somebody_who_lost_the_grant,
+    a_server_that_asks_what_it_may_not,
 ];
 
 const SSN: &str = "078-05-1120";
@@ -230,6 +231,26 @@ fn a_slow_answer_to_somebody_who_lost_the_grant(world: &World) -> anyhow::Result
     let ends = server.leaves_of("response");
     assert_eq!(ends.len(), 1, "{ends:#?}");
     assert_eq!((&ends[0]["outcome"], &ends[0]["last"]), (&json!("expired"), &json!(true)));
+    server.verify()?.exits(0);
+    Ok(())
+}
+
+fn a_server_that_asks_what_it_may_not(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let python = world.parts().python()?.display().to_string();
+    let command = [python, world.parts().script("asker.py").display().to_string()];
+    let forbid = r#"@id("no-roots") forbid(principal, action == Action::"roots/list", resource);"#;
+    let server =
+        Site::new(world, &idp).stdio("asker", &command).policy("no-roots.cedar", forbid).start()?;
+    let alice = Person::logged_in(world, "alice", &server, &idp)?;
+    // The server is told no, so its tool can go on; the client is not asked at all.
+    let seen = alice.call(Client::TypeScript1, "asker", "ask", &json!({}))?;
+    assert_eq!(seen.text(), "refused: -31003");
+    let calls = server.leaves_of("call");
+    let asked = calls.iter().find(|leaf| leaf["method"] == "roots/list");
+    assert!(asked.is_some_and(|leaf| leaf["decision"] == "deny"), "{calls:#?}");
+    let told = calls.iter().find(|leaf| leaf["shape"] == "response");
+    assert!(told.is_some_and(|leaf| leaf["forwarded"] == true), "{calls:#?}");
     server.verify()?.exits(0);
     Ok(())
 }

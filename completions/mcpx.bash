@@ -22,6 +22,9 @@ _mcpx() {
             mcpx,audit)
                 cmd="mcpx__subcmd__audit"
                 ;;
+            mcpx,client)
+                cmd="mcpx__subcmd__client"
+                ;;
             mcpx,connect)
                 cmd="mcpx__subcmd__connect"
                 ;;
@@ -67,6 +70,15 @@ _mcpx() {
             mcpx__subcmd__audit,verify)
                 cmd="mcpx__subcmd__audit__subcmd__verify"
                 ;;
+            mcpx__subcmd__client,add)
+                cmd="mcpx__subcmd__client__subcmd__add"
+                ;;
+            mcpx__subcmd__client,ls)
+                cmd="mcpx__subcmd__client__subcmd__ls"
+                ;;
+            mcpx__subcmd__client,remove)
+                cmd="mcpx__subcmd__client__subcmd__remove"
+                ;;
             mcpx__subcmd__demo,sample-client)
                 cmd="mcpx__subcmd__demo__subcmd__sample__subcmd__client"
                 ;;
@@ -92,7 +104,7 @@ _mcpx() {
 
     case "${cmd}" in
         mcpx)
-            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec approve deny revoke sessions replay audit policy tools serve demo"
+            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec client approve deny revoke sessions replay audit policy tools serve demo"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -185,6 +197,134 @@ _mcpx() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__client)
+            opts="-v -h --json --verbose --no-color --log --home --server --help add remove ls"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__client__subcmd__add)
+            opts="-v -h --to --scope --print --as --force --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -W "claude-desktop claude-code cursor vscode windsurf zed gemini-cli codex" -- "${cur}"))
+                    return 0
+                    ;;
+                --scope)
+                    COMPREPLY=($(compgen -W "user project" -- "${cur}"))
+                    return 0
+                    ;;
+                --as)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__client__subcmd__ls)
+            opts="-v -h --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__client__subcmd__remove)
+            opts="-v -h --from --scope --print --as --force --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -W "claude-desktop claude-code cursor vscode windsurf zed gemini-cli codex" -- "${cur}"))
+                    return 0
+                    ;;
+                --scope)
+                    COMPREPLY=($(compgen -W "user project" -- "${cur}"))
+                    return 0
+                    ;;
+                --as)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

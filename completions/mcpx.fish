@@ -38,6 +38,7 @@ complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "status" -d 'Show who is l
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "ls" -d 'List the connections that you may use'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "connect" -d 'Open a connection for an MCP client on this machine'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "exec" -d 'Run a command that finds a connection\'s URL in MCPX_URL'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "client" -d 'Write connections into MCP clients\' own files'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "approve" -d 'Show what waits for approval, or approve one call'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "deny" -d 'Refuse a call that waits for approval'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "revoke" -d 'End a grant or a session at once'
@@ -97,6 +98,63 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l json -d 'Print data a
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l no-color -d 'Print no colours, as NO_COLOR does'
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -f -a "add" -d 'Let a client start a connection'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -f -a "remove" -d 'Take a connection out of a client'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and not __fish_seen_subcommand_from add remove ls" -f -a "ls" -d 'List the clients on this machine, and their connections through mcpx'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l to -d 'The client' -r -f -a "claude-desktop\t'Claude Desktop'
+claude-code\t'Claude Code'
+cursor\t'Cursor'
+vscode\t'VS Code'
+windsurf\t'Windsurf'
+zed\t'Zed'
+gemini-cli\t'Gemini CLI'
+codex\t'Codex'"
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l scope -d 'Whose file: the user\'s, or that of the project in the current directory' -r -f -a "user\t''
+project\t''"
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l as -d 'The entry\'s name [default: the connection\'s]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l print -d 'Only show what would be written'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l force -d 'Overwrite an entry of that name that mcpx did not make'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l from -d 'The client' -r -f -a "claude-desktop\t'Claude Desktop'
+claude-code\t'Claude Code'
+cursor\t'Cursor'
+vscode\t'VS Code'
+windsurf\t'Windsurf'
+zed\t'Zed'
+gemini-cli\t'Gemini CLI'
+codex\t'Codex'"
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l scope -d 'Whose file: the user\'s, or that of the project in the current directory' -r -f -a "user\t''
+project\t''"
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l as -d 'Only the entry of this name [default: all that start the connection]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l print -d 'Only show what would be written'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l force -d 'Take out an entry of that name even if mcpx did not make it'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l reason -d 'A sentence for the record' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F

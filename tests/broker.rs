@@ -196,6 +196,34 @@ fn stdio_speaks_the_protocol_and_nothing_else() {
     assert_eq!(world.seen().last().unwrap().0, "DELETE /mcp/crm");
 }
 
+/// What `mcpx client add` writes is what a client can start, with no environment at all.
+#[test]
+fn the_entry_in_a_clients_file_starts_the_connection() {
+    let world = World::new();
+    let user = world.directory.path().join("user");
+    std::fs::create_dir(&user).unwrap();
+    let mut add = world.command();
+    let added = add.env("HOME", &user).args(["client", "add", "crm", "--to", "cursor"]).output();
+    assert!(added.unwrap().status.success());
+    let file = std::fs::read(user.join(".cursor/mcp.json")).unwrap();
+    let entry = serde_json::from_slice::<Value>(&file).unwrap()["mcpServers"]["crm"].clone();
+    let args = entry["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
+    let mut child = Command::new(entry["command"].as_str().unwrap())
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    writeln!(input, r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{}}}}"#).unwrap();
+    let answer: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(answer["result"]["method"], "initialize");
+    drop(input);
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn stdio_without_a_login_tells_the_client() {
     let world = World::new();

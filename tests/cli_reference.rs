@@ -73,6 +73,9 @@ fn exit_codes_of_the_real_binary() {
         (&["login", "--server", "http://127.0.0.1:9"], 7),
         (&["login", "--server", "http://mcpx.example"], 1),
         (&["policy", "check", "/nonexistent"], 1),
+        (&["client", "add", "crm"], 2),
+        (&["client", "add", "crm", "--to", "emacs"], 2),
+        (&["client", "add", "crm", "--to", "windsurf", "--scope", "project"], 2),
     ];
     for (args, code) in cases {
         let output = run(args);

@@ -12,10 +12,12 @@
 //! | [`local`], [`relay`] | the local port, and what arrives there carried to the gateway |
 //! | [`stdio`] | the same on stdin and stdout |
 //! | [`exec`] | a child process that is given the local port |
+//! | [`client`] | the entries in MCP clients' own files that start `mcpx connect` |
 //! | [`remote`] | the control server's API |
 //! | [`problem`] | what a local client is told when its message cannot be carried |
 
 pub mod channel;
+pub mod client;
 pub mod credentials;
 pub mod device;
 pub mod exec;

@@ -78,37 +78,21 @@ pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
         ));
         let name = args.connection.as_str();
         let http = json!({ "mcpServers": { name: { "type": "http", "url": url } } });
-        let started = json!({ "mcpServers": { name: {
-            "command": program(), "args": arguments(context, name),
-        } } });
         ui.status(&format!("{}\n{http:#}", styled(FAINT, "For an MCP client, while this runs:")));
-        ui.status(&format!(
-            "{}\n{started:#}",
-            styled(FAINT, "Or for good, started by the client itself:")
-        ));
+        if let Ok(launch) = context.launch(&args.connection) {
+            let started = json!({ "mcpServers": { name: {
+                "command": launch.program, "args": launch.arguments(),
+            } } });
+            let how = format!(
+                "Or for good, started by the client itself (`mcpx client add {name} --to CLIENT` \
+                 writes it):"
+            );
+            ui.status(&format!("{}\n{started:#}", styled(FAINT, &how)));
+        }
     }
     let router = relay::router(channel, local.gate(), Limits::default());
     local.serve(router, until_told_to_stop()).await?;
     Ok(())
-}
-
-/// MCP clients start programs without the user's PATH and with few variables, so everything that
-/// steers this process is written out for the next one.
-fn program() -> String {
-    let program = std::env::current_exe().ok().and_then(|path| path.to_str().map(str::to_owned));
-    program.unwrap_or_else(|| "mcpx".to_owned())
-}
-
-fn arguments(context: &Context, connection: &str) -> Vec<String> {
-    let mut arguments = ["connect", connection, "--stdio"].map(str::to_owned).to_vec();
-    if let Some(home) = &context.home {
-        let home = std::path::absolute(home).unwrap_or_else(|_| home.clone());
-        arguments.extend(["--home".to_owned(), home.to_string_lossy().into_owned()]);
-    }
-    if let Some(server) = &context.server {
-        arguments.extend(["--server".to_owned(), server.clone()]);
-    }
-    arguments
 }
 
 /// No grant is waited for here: the client's first message is read meanwhile.

@@ -8,6 +8,7 @@ use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::broker::client::Launch;
 use crate::broker::grant::GrantSource;
 use crate::broker::home::Home;
 use crate::broker::login::Login;
@@ -102,6 +103,41 @@ impl Context {
         Ok(Channel::new(url, source)?)
     }
 
+    /// How another program starts this one for a connection, with all that steers this process
+    /// written out.
+    ///
+    /// # Errors
+    /// When a path is not text, or the server's URL holds a password.
+    pub fn launch(&self, connection: &ConnectionName) -> Result<Launch, CliError> {
+        let text = |path: PathBuf| {
+            path.into_os_string().into_string().map_err(|path| {
+                let path = PathBuf::from(path);
+                CliError::failure(format!("{} is not text", path.display()))
+                    .hint("clients' files hold text only; use another directory")
+            })
+        };
+        let home = match &self.home {
+            Some(home) => Some(text(std::path::absolute(home).unwrap_or_else(|_| home.clone()))?),
+            None => None,
+        };
+        if let Some(url) = self.server.as_deref().and_then(|server| Url::parse(server).ok())
+            && (url.password().is_some() || !url.username().is_empty())
+        {
+            let message = "the server's URL holds a user name or password, which is not written \
+                           into files";
+            return Err(CliError::new(Kind::Usage, message).hint("give the URL without it"));
+        }
+        let (connection, server) = (connection.clone(), self.server.clone());
+        let launch = Launch { program: text(program()?)?, connection, home, server };
+        let arguments = launch.arguments();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        if Launch::read(&launch.program, &arguments).as_ref() != Some(&launch) {
+            let message = format!("{} would not be known again as mcpx", launch.program);
+            return Err(CliError::failure(message).hint("call the program mcpx"));
+        }
+        Ok(launch)
+    }
+
     /// The server to log in to: the one asked for, or the one of the last login.
     ///
     /// # Errors
@@ -131,6 +167,22 @@ impl Context {
 #[derive(Serialize, Deserialize)]
 struct LastServer {
     server: String,
+}
+
+/// The program by the path that its user has it under, if that is in PATH: behind it there may be
+/// a directory with a version in its name, which the next update removes.
+fn program() -> Result<PathBuf, CliError> {
+    let unknown = |error: std::io::Error| {
+        CliError::failure("this program's path is not known").caused_by(Some(&error))
+    };
+    let program = std::env::current_exe().map_err(unknown)?;
+    let real = program.canonicalize().map_err(unknown)?;
+    let name = format!("mcpx{}", std::env::consts::EXE_SUFFIX);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let known = std::env::split_paths(&path)
+        .map(|directory| directory.join(&name))
+        .find(|path| path.is_absolute() && path.canonicalize().is_ok_and(|path| path == real));
+    Ok(known.unwrap_or(program))
 }
 
 const LAST_SERVER: &str = "last-server.json";

@@ -6,6 +6,7 @@
 
 pub mod approve;
 pub mod audit;
+pub mod client;
 pub mod connect;
 pub mod context;
 pub mod demo;
@@ -106,6 +107,7 @@ enum Verb {
     Ls(ls::LsArgs),
     Connect(connect::ConnectArgs),
     Exec(exec::ExecArgs),
+    Client(client::ClientArgs),
     Approve(approve::ApproveArgs),
     Deny(deny::DenyArgs),
     Revoke(revoke::RevokeArgs),
@@ -175,6 +177,7 @@ impl Verb {
             Self::Ls(args) => ls::run(args, context).await,
             Self::Connect(args) => connect::run(args, context).await,
             Self::Exec(args) => exec::run(args, context).await,
+            Self::Client(args) => client::run(args, context).await,
             Self::Approve(args) => approve::run(args, context).await,
             Self::Deny(args) => deny::run(args, context).await,
             Self::Revoke(args) => revoke::run(args, context).await,

@@ -29,6 +29,8 @@ use crate::types::{ApprovalId, GrantId, SessionId, Subject, SubjectId};
 /// Rows in one answer.
 const MOST: u32 = 500;
 const USUAL: u32 = 50;
+/// Requests for approval that are looked through for those that a caller may see.
+const LOOKED_THROUGH: u32 = 10_000;
 
 /// The API's routes. Not nested: a nested router would hide the prefix that proofs are made for.
 pub fn router() -> Router<Arc<Control>> {
@@ -101,12 +103,12 @@ async fn approvals(
         }
     };
     let limit = query.limit.unwrap_or(USUAL).min(MOST);
-    let rows = control.store.approvals(pending_only, control.clock.now(), limit).await?;
+    // Chosen before they are counted: other people's requests must not crowd out the caller's.
+    let rows = control.store.approvals(pending_only, control.clock.now(), LOOKED_THROUGH).await?;
+    let theirs = rows.into_iter().filter(|row| may_see_approval(&control, &subject, row));
     let mut list = Vec::new();
-    for row in rows {
-        if may_see_approval(&control, &subject, &row) {
-            list.push(show_approval(&control, &subject, &row).await?);
-        }
+    for row in theirs.take(usize::try_from(limit).unwrap_or(usize::MAX)) {
+        list.push(show_approval(&control, &subject, &row).await?);
     }
     Ok(Json(Value::from(list)))
 }
@@ -380,12 +382,17 @@ async fn show_session(control: &Control, row: &SessionRow) -> Result<Value, ApiE
     }))
 }
 
-/// The published log: checkpoint and tiles, which hold ids and commitments and nobody's data.
+/// The published log. Checkpoint and hashes are everybody's; the entries say who called what, by
+/// ids, and are for auditors.
 async fn log(
     State(control): Shared,
-    ApiCaller(_subject): ApiCaller,
+    ApiCaller(subject): ApiCaller,
     Path(path): Path<String>,
 ) -> Result<Response, ApiError> {
+    if path.starts_with("tile/entries") && !control.is_auditor(&subject) {
+        let refusal = ApiError::forbidden("only auditors read the entries of the log");
+        return on_record(&control, Err(refusal.of(&subject.id))).await;
+    }
     if path == "checkpoint" {
         control.recorder.publish().await?;
     }
@@ -412,7 +419,10 @@ async fn on_record<T>(control: &Control, outcome: Result<T, ApiError>) -> Result
     if let Err(error) = &outcome
         && (error.is_refusal() || error.subject.is_some())
     {
-        control.recorder.append(error.entry(crate::audit::RefusalStage::Api)).await?;
+        control
+            .recorder
+            .append(error.entry(crate::audit::RefusalStage::Api, &control.masker))
+            .await?;
     }
     outcome
 }

@@ -6,7 +6,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::audit::{Entry, Record, RecordError, RefusalStage};
+use crate::gateway::evidence::recordable;
 use crate::gateway::ports::PortError;
+use crate::mask::Masker;
 use crate::policy::Denial;
 use crate::store::StoreError;
 use crate::types::{ConnectionName, SubjectId};
@@ -106,8 +108,9 @@ impl ApiError {
         Self::new(status, "temporarily_unavailable", "unavailable", message)
     }
 
-    /// The record of this refusal.
-    pub fn entry(&self, stage: RefusalStage) -> Entry {
+    /// The record of this refusal, with its sentence masked and cut.
+    pub fn entry(&self, stage: RefusalStage, masker: &Masker) -> Entry {
+        let message = recordable(&self.message, masker);
         Entry {
             record: Record::Refused {
                 stage,
@@ -116,7 +119,7 @@ impl ApiError {
                 connection: self.connection.clone(),
                 session: None,
             },
-            body: serde_json::to_vec(&json!({ "message": self.message })).ok(),
+            body: serde_json::to_vec(&json!({ "message": message })).ok(),
         }
     }
 

@@ -63,8 +63,10 @@ pub async fn token(
         }
         Err(error) => {
             if !error.status.is_server_error()
-                && let Err(error) =
-                    control.recorder.append(error.entry(RefusalStage::Exchange)).await
+                && let Err(error) = control
+                    .recorder
+                    .append(error.entry(RefusalStage::Exchange, &control.masker))
+                    .await
             {
                 return ApiError::from(error).into_token_response();
             }

@@ -3,13 +3,20 @@
 //! One task reads what was committed and indexes it; whoever needs the index up to date waits for
 //! it. A crash loses nothing: the index goes on where it stands.
 
-use tokio::sync::watch;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::audit::{Entry, Reader, Record, RecordError, Recorder};
+use tokio::sync::{Notify, watch};
+
+use crate::audit::{Entries, Entry, Reader, Record, RecordError, Recorder};
 use crate::store::{Store, StoreError};
 
 /// Entries that are indexed in one transaction.
 const BATCH: usize = 512;
+
+/// How long entries may gather before they are indexed together, unless somebody waits: a
+/// transaction for each commit would sync the database as often as the log.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// The log could not be followed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +37,8 @@ pub enum IndexError {
 pub struct Index {
     recorder: Recorder,
     indexed: watch::Receiver<u64>,
+    /// Somebody waits.
+    hurry: Arc<Notify>,
 }
 
 impl Index {
@@ -43,35 +52,20 @@ impl Index {
         reader: Reader,
         store: Store,
     ) -> Result<(Self, usize), IndexError> {
-        catch_up(&recorder, &reader, &store).await?;
-        let orphans = store.open_calls().await?;
+        let mut follower = Follower { recorder: recorder.clone(), reader, store, at: None };
+        follower.catch_up().await?;
+        let orphans = follower.store.open_calls().await?;
         let found = orphans.len();
         for (call, session) in orphans {
             recorder
                 .append(Entry { record: Record::Orphaned { call, session }, body: None })
                 .await?;
         }
-        let size = catch_up(&recorder, &reader, &store).await?;
+        let size = follower.catch_up().await?;
         let (report, indexed) = watch::channel(size);
-        let following = recorder.clone();
-        tokio::spawn(async move {
-            let mut committed = following.committed();
-            loop {
-                match catch_up(&following, &reader, &store).await {
-                    Ok(size) => {
-                        report.send_replace(size);
-                        if committed.changed().await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "the audit log cannot be indexed; trying again");
-                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                    }
-                }
-            }
-        });
-        Ok((Self { recorder, indexed }, found))
+        let hurry = Arc::new(Notify::new());
+        tokio::spawn(follower.follow(report, Arc::clone(&hurry)));
+        Ok((Self { recorder, indexed, hurry }, found))
     }
 
     /// Waits until everything committed by now is indexed, for a moment at most: an index that
@@ -79,31 +73,131 @@ impl Index {
     pub async fn up_to_date(&self) {
         let size = self.recorder.checkpoint().checkpoint().size;
         let mut indexed = self.indexed.clone();
+        self.hurry.notify_one();
         let waiting = indexed.wait_for(|indexed| *indexed >= size);
-        if tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(5), waiting).await.is_err() {
             tracing::warn!("the index lags behind the audit log");
         }
     }
 }
 
-async fn catch_up(recorder: &Recorder, reader: &Reader, store: &Store) -> Result<u64, IndexError> {
-    let mut next = store.indexed().await?;
-    let end = recorder.checkpoint().checkpoint().size;
-    if next >= end {
-        return Ok(next);
-    }
-    let mut entries = reader.entries(next);
-    loop {
-        // Reading is plain file work, in pieces that are small enough not to need a thread.
-        let mut batch = Vec::new();
-        while batch.len() < BATCH {
-            match entries.next_below(end)? {
-                Some(entry) => batch.push(entry),
-                None => break,
+/// Reads on where it stopped: finding a place in the journal again means passing over everything
+/// before it.
+struct Follower {
+    recorder: Recorder,
+    reader: Reader,
+    store: Store,
+    /// The entries to come and the index of the first; nothing after a failure, since what the
+    /// database holds is known only to the database then.
+    at: Option<(Entries, u64)>,
+}
+
+impl Follower {
+    async fn follow(mut self, report: watch::Sender<u64>, hurry: Arc<Notify>) {
+        let mut committed = self.recorder.committed();
+        loop {
+            match self.catch_up().await {
+                Ok(size) => {
+                    report.send_replace(size);
+                    if committed.changed().await.is_err() {
+                        return;
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(GATHER) => {}
+                        () = hurry.notified() => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the audit log cannot be indexed; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
             }
         }
-        let Some(newest) = batch.last() else { return Ok(next) };
-        next = newest.index + 1;
-        store.index(&batch).await?;
+    }
+
+    /// Indexes what has been committed by now; how much that is altogether.
+    async fn catch_up(&mut self) -> Result<u64, IndexError> {
+        let end = self.recorder.checkpoint().checkpoint().size;
+        let (mut entries, mut next) = match self.at.take() {
+            Some(at) => at,
+            None => {
+                let next = self.store.indexed().await?;
+                (self.reader.entries(next), next)
+            }
+        };
+        loop {
+            // Reading is plain file work, in pieces that are small enough not to need a thread.
+            let mut batch = Vec::new();
+            while batch.len() < BATCH {
+                match entries.next_below(end)? {
+                    Some(entry) => batch.push(entry),
+                    None => break,
+                }
+            }
+            let Some(newest) = batch.last() else {
+                self.at = Some((entries, next));
+                return Ok(next);
+            };
+            next = newest.index + 1;
+            self.store.index(&batch).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::LogKey;
+    use crate::types::SystemClock;
+
+    async fn append(recorder: &Recorder, count: usize) {
+        for number in 0..count {
+            let record = Record::PolicyLoaded { hash: number.to_string() };
+            recorder.append(record.into()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_finds_everything_committed_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let key = LogKey::generate("index.example/log").unwrap();
+        let (recorder, _) = Recorder::open(&log, key, Arc::new(SystemClock)).unwrap();
+        let store = Store::open(&folder.path().join("mcpx.db")).await.unwrap();
+        let reader = Reader::open(&log).unwrap();
+
+        append(&recorder, 3).await;
+        let started = Index::start(recorder.clone(), reader.clone(), store.clone()).await;
+        let (index, orphans) = started.unwrap();
+        assert_eq!(orphans, 0);
+        assert_eq!(store.indexed().await.unwrap(), 3);
+        for committed in [4, 700, 701] {
+            append(&recorder, committed - store.indexed().await.unwrap() as usize).await;
+            index.up_to_date().await;
+            assert_eq!(store.indexed().await.unwrap(), committed as u64);
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_it_goes_on_where_the_database_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let key = LogKey::generate("index.example/log").unwrap();
+        let (recorder, _) = Recorder::open(&log, key, Arc::new(SystemClock)).unwrap();
+        let store = Store::open(&folder.path().join("mcpx.db")).await.unwrap();
+        let reader = Reader::open(&log).unwrap();
+        let mut follower =
+            Follower { recorder: recorder.clone(), reader, store: store.clone(), at: None };
+
+        append(&recorder, 2).await;
+        assert_eq!(follower.catch_up().await.unwrap(), 2);
+        append(&recorder, 2).await;
+        let closed = Store::open(&folder.path().join("closed.db")).await.unwrap();
+        closed.pool.close().await;
+        follower.store = closed;
+        assert!(follower.catch_up().await.is_err());
+        follower.store = store.clone();
+        assert_eq!(follower.catch_up().await.unwrap(), 4);
+        assert_eq!(store.indexed().await.unwrap(), 4);
     }
 }

@@ -56,7 +56,7 @@ impl FromRequestParts<Arc<Control>> for ApiCaller {
             Err(error) => {
                 let source = parts.extensions.get::<ConnectInfo<SocketAddr>>();
                 tracing::info!(code = error.code, ?source, "an API call was refused");
-                control.recorder.append(error.entry(RefusalStage::Api)).await?;
+                control.recorder.append(error.entry(RefusalStage::Api, &control.masker)).await?;
                 Err(error)
             }
         }

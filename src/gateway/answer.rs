@@ -183,7 +183,12 @@ impl Gateway {
             });
         };
         let asked = call.message().and_then(Message::id);
-        let is_final = asked.is_some() && (id.is_none() || id.as_ref() == asked);
+        let is_final = asked.is_some_and(|asked| id.as_ref().is_none_or(|id| id == asked));
+        // An id is never masked. Only a stream that answers nothing of its own may bring answers
+        // to requests made elsewhere.
+        if asked.is_some() && !is_final {
+            return Err(Refusal::answers_another(&call.connection));
+        }
         let outcome = match (is_error, is_tool_error(&message)) {
             (true, _) => Outcome::Error,
             (false, true) => Outcome::ToolError,

@@ -90,10 +90,10 @@ pub struct Denied {
 
 impl Denied {
     pub(super) fn new(call: &Call, refusal: &Refusal, denial: &Denial, masker: &Masker) -> Self {
-        // What Cedar says of a failed evaluation can quote an argument.
-        let (reason, _findings) = masker.text(&refusal.message);
-        let (rules, policy) = (&denial.rules, denial.policy.as_str());
-        let entry = call_entry(call, Verdict::Deny, rules, None, policy, Some(&reason));
+        // A policy that failed may quote an argument.
+        let reason = recordable(&refusal.message, masker);
+        let reason = Some(reason.as_str());
+        let entry = call_entry(call, Verdict::Deny, &denial.rules, None, &denial.policy, reason);
         let id = call.message().and_then(|message| message.id());
         let answer = answers(call).then(|| own_words(refusal, id, Some(call), masker));
         // A notification that is denied is accepted and goes nowhere, as one that a server
@@ -266,6 +266,18 @@ impl Evidence for OutEvent {
     }
 }
 
+/// A sentence as it may be recorded: masked, and no longer than a sentence, whatever it quotes of a
+/// stranger's words.
+pub(crate) fn recordable(sentence: &str, masker: &Masker) -> String {
+    const LONGEST: usize = 500;
+    let end = sentence.char_indices().nth(LONGEST).map_or(sentence.len(), |(at, _)| at);
+    let mut text = masker.text(sentence.get(..end).unwrap_or_default()).0.into_owned();
+    if end < sentence.len() {
+        text.push('…');
+    }
+    text
+}
+
 /// A refusal as the JSON-RPC error that a client gets, masked like everything else.
 pub(super) fn own_words(
     refusal: &Refusal,
@@ -322,5 +334,14 @@ mod tests {
         assert!(body.contains("invalid IP address") && !body.contains("219-44"), "{body}");
         let answer = String::from_utf8(denied.answer.unwrap().to_vec()).unwrap();
         assert!(!answer.contains("219-44"), "{answer}");
+    }
+
+    #[test]
+    fn a_sentence_on_record_is_masked_and_short() {
+        let masker = Masker::new(&Rules::default()).unwrap();
+        let text = recordable("ambiguous key \"alice@example.com \" in params", &masker);
+        assert!(text.starts_with("ambiguous key") && !text.contains("alice"), "{text}");
+        let long = recordable(&"é".repeat(1 << 20), &masker);
+        assert!(long.len() < 2000 && long.ends_with('…'));
     }
 }

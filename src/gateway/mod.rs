@@ -224,7 +224,9 @@ impl Gateway {
         }
     }
 
-    async fn refuse(&self, refused: evidence::Refused) -> Reply {
+    async fn refuse(&self, mut refused: evidence::Refused) -> Reply {
+        let message = &mut refused.refusal.message;
+        *message = evidence::recordable(message, &self.masker);
         match self.recorder.record(refused).await {
             Ok(refused) => Reply::Refused(refused),
             Err(error) => unrecorded(&error, false),

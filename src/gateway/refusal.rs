@@ -211,6 +211,12 @@ impl Refusal {
         Self::upstream("upstream_malformed", message)
     }
 
+    /// The MCP server answered a request that was not made here.
+    pub fn answers_another(connection: &ConnectionName) -> Self {
+        let message = format!("connection {connection}: the MCP server answered another request");
+        Self::upstream("upstream_malformed", message)
+    }
+
     fn upstream(code: &'static str, message: impl Into<String>) -> Self {
         let stage = RefusalStage::Route;
         Self::new(StatusCode::BAD_GATEWAY, rpc::UPSTREAM, code, stage, message)

@@ -96,7 +96,7 @@ pub fn write(reply: Reply) -> Response<Body> {
         }
         Reply::Refused(refused) => {
             let Refused { refusal, id, .. } = refused.get();
-            // A refusal quotes keys and places of a message, never its values.
+            // A refusal quotes keys and places of a message, never its values, and is masked.
             let mut response = json(refusal.status, refusal.to_message(id.as_ref(), None));
             if refusal.status == StatusCode::UNAUTHORIZED {
                 let challenge = format!(

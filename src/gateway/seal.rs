@@ -1,13 +1,14 @@
 //! Legacy session ids and event ids, sealed so that they work for their owner only.
 //!
 //! A client never sees the upstream's `Mcp-Session-Id`. It gets that id encrypted and bound
-//! (AES-256-GCM, the subject and connection as associated data), so a session id that leaks is
-//! useless to another subject, and any gateway with the key can open it. Implements the session
-//! binding that MCP's security best practices ask for. The ids of stream events go the same way:
-//! they are an upstream's text that cannot be masked, since it has to come back as it was, and
-//! one subject's must not resume another's stream.
+//! (AES-256-GCM-SIV, which random nonces under one key do not wear out; subject and connection as
+//! associated data), so a session id that leaks is useless to another subject, and any gateway
+//! with the key can open it. Implements the session binding that MCP's security best practices
+//! ask for. The ids of stream events go the same way: they are an upstream's text that cannot be
+//! masked, since it has to come back as it was, and one subject's must not resume another's
+//! stream.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -33,7 +34,7 @@ pub struct Seal(RandomizedNonceKey);
 impl Seal {
     /// A seal with a 32-byte key.
     pub fn new(key: &[u8; 32]) -> Option<Self> {
-        RandomizedNonceKey::new(&AES_256_GCM, key).ok().map(Self)
+        RandomizedNonceKey::new(&AES_256_GCM_SIV, key).ok().map(Self)
     }
 
     /// The id that the client gets for an upstream's id; `None` if it cannot be sealed.

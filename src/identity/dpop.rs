@@ -87,6 +87,11 @@ pub enum DpopError {
     /// The proof was seen before.
     #[error("the DPoP proof was used before")]
     Replayed,
+    /// The proof is older than the server's memory of proofs.
+    #[error(
+        "the server has started since the DPoP proof was made; try again, or compare the clocks of client and server"
+    )]
+    BeforeStart,
     /// The access token is bound to another key.
     #[error("the token is bound to another key than the one that signed the DPoP proof")]
     OtherKey,
@@ -104,6 +109,7 @@ impl DpopError {
             Self::Signature => "dpop_signature",
             Self::OtherRequest(_) => "dpop_other_request",
             Self::Stale { .. } => "dpop_stale",
+            Self::BeforeStart => "dpop_before_start",
             Self::Replayed => "dpop_replayed",
             Self::OtherKey => "dpop_other_key",
             Self::Full => "dpop_busy",

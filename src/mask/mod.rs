@@ -7,14 +7,16 @@
 //!
 //! In the order of the work: [`doc`] reads a message and the JSON within its strings, [`message`]
 //! says what is protocol and what is data, [`walk`] goes over it twice (learning, then masking),
-//! [`shape`] knows tables and records, [`fields`] knows names, [`detect`] knows patterns, [`values`] what was learnt, and [`redact`]
-//! what stands in a value's place. For operators: `docs/masking.md`.
+//! [`shape`] knows tables and records, [`fields`] knows names, [`detect`] knows patterns, [`values`]
+//! what was learnt, [`path`] where the walk is, and [`redact`] what stands in a value's place. For
+//! operators: `docs/masking.md`.
 
 mod class;
 mod detect;
 mod doc;
 mod fields;
 mod message;
+mod path;
 mod redact;
 mod rules;
 mod shape;

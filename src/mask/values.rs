@@ -115,10 +115,7 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn is_telling(words: &[&str]) -> bool {
     let length: usize = words.iter().map(|word| word.chars().count()).sum();
     let digits = words.iter().all(|word| word.bytes().all(|b| b.is_ascii_digit()));
-    let mut distinct: Vec<u8> = words.iter().flat_map(|word| word.bytes()).collect();
-    distinct.sort_unstable();
-    distinct.dedup();
-    if distinct.len() < 3 {
+    if !has_three_characters(words) {
         return false;
     }
     match words {
@@ -128,6 +125,14 @@ fn is_telling(words: &[&str]) -> bool {
         _ if digits => length >= 7,
         _ => length >= 5,
     }
+}
+
+/// Whether at least three different bytes occur.
+fn has_three_characters(words: &[&str]) -> bool {
+    let mut bytes = words.iter().flat_map(|word| word.bytes());
+    let Some(first) = bytes.next() else { return false };
+    let Some(second) = bytes.find(|byte| *byte != first) else { return false };
+    bytes.any(|byte| byte != first && byte != second)
 }
 
 /// Words that are names or values now and then and ordinary text most of the time.

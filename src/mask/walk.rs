@@ -11,6 +11,7 @@ use super::detect::{self, Hit};
 use super::doc::{Node, Place, Regions};
 use super::fields::{Field, Part, Strength};
 use super::message::{Facts, Role, block_role};
+use super::path::{Path, Step};
 use super::redact;
 use super::shape::{Columns, Member, Shape, header_row, inherited};
 use super::values::Values;
@@ -27,16 +28,7 @@ pub(super) struct Walk<'m> {
     names: Names,
     values: Values,
     findings: Vec<Finding>,
-    path: Vec<Step>,
-}
-
-#[derive(Clone, Copy)]
-enum Step {
-    /// A key, by its number in [`Names`].
-    Key(usize),
-    Index(usize),
-    /// Into the JSON that a string holds.
-    Inside,
+    path: Path,
 }
 
 /// Every key of the message once, with what it means.
@@ -61,7 +53,7 @@ impl<'m> Walk<'m> {
             names: Names::default(),
             values: Values::default(),
             findings: Vec::new(),
-            path: Vec::new(),
+            path: Path::default(),
         }
     }
 
@@ -367,24 +359,16 @@ impl<'m> Walk<'m> {
         hits.iter().map(|hit| (hit.range.clone(), hit.replacement.clone())).collect()
     }
 
-    /// Where the walk is, as a JSON pointer (RFC 6901); `#` leads into JSON within a string, and
-    /// sensitive keys are shown masked.
+    /// Where the walk is; sensitive keys are shown masked.
     fn pointer(&mut self) -> String {
-        let mut pointer = String::new();
-        for at in 0..self.path.len() {
-            match self.path.get(at).copied() {
-                Some(Step::Index(index)) => pointer.push_str(&format!("/{index}")),
-                Some(Step::Inside) => pointer.push('#'),
-                Some(Step::Key(name)) => {
-                    let masked = self.masked_key(name).map(|hit| hit.replacement.clone());
-                    let plain = self.names.names.get(name).map(|name| name.text.to_string());
-                    let key = masked.or(plain).unwrap_or_default();
-                    pointer.push('/');
-                    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
-                }
-                None => {}
-            }
-        }
+        let mut path = std::mem::take(&mut self.path);
+        let pointer = path.pointer(|name| {
+            let masked = self.masked_key(name).map(|hit| hit.replacement.clone());
+            let plain = || self.names.names.get(name).map(|name| name.text.to_string());
+            masked.or_else(plain).unwrap_or_default()
+        });
+        let pointer = pointer.to_owned();
+        self.path = path;
         pointer
     }
 }

@@ -49,7 +49,7 @@ pub enum Origin {
 pub struct Id(Box<str>);
 
 impl Id {
-    /// The id as the JSON text that was sent, quotes included.
+    /// The id as JSON text, quotes included; as it was sent, save for needless escapes.
     pub fn as_json(&self) -> &str {
         &self.0
     }
@@ -264,12 +264,20 @@ const TARGETED: &[&str] = &[
     "completion/complete",
 ];
 
-/// Whether a lax server could read a method as one with a target: `Tools/Call`, `tools/call\0`.
-/// No method of MCP has a blank or control character.
-fn is_ambiguous(method: &str) -> bool {
-    let stray = |c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}';
-    method.chars().any(stray)
-        || TARGETED.iter().any(|known| *known != method && known.eq_ignore_ascii_case(method))
+/// Whether a method is a name and nothing else. Methods are protocol and are never masked, in
+/// messages or on record, so none may be somebody's number, address or sentence; and a lax server
+/// would read `tools/call\0` as a method that policies decide by.
+fn is_plain(method: &str) -> bool {
+    const LONGEST: usize = 128;
+    const MOST_DIGITS: usize = 4;
+    (1..=LONGEST).contains(&method.len())
+        && method.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_.$-".contains(&b))
+        && method.bytes().filter(u8::is_ascii_digit).count() <= MOST_DIGITS
+}
+
+/// Whether a lax server could read a method as one with a target: `Tools/Call`.
+fn passes_for_another(method: &str) -> bool {
+    TARGETED.iter().any(|known| *known != method && known.eq_ignore_ascii_case(method))
 }
 
 /// `part` was borrowed out of `whole` by the parser, so the difference of their addresses is its
@@ -318,8 +326,11 @@ impl Envelope<'_> {
                 if self.params.is_some_and(|p| !p.get().starts_with(['{', '['])) {
                     return bad("\"params\" must be an object or an array");
                 }
-                if origin == Origin::Client && is_ambiguous(method) {
-                    return bad("\"method\" could be taken for another one");
+                if !is_plain(method) {
+                    return bad("\"method\" must be a name like \"tools/call\"");
+                }
+                if origin == Origin::Client && passes_for_another(method) {
+                    return bad("\"method\" differs from a method of MCP only by case");
                 }
                 let method = method.clone().into_owned();
                 match id {
@@ -349,7 +360,11 @@ fn read_id(json: &str) -> Result<Id, DecodeError> {
         let digits = json.strip_prefix('-').unwrap_or(json);
         !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
     };
-    if integer || json.starts_with('"') {
+    if json.starts_with('"') && json.contains('\\') {
+        // However it is escaped, it is one id: a server may well escape it otherwise.
+        let text: String = serde_json::from_str(json).map_err(json_error)?;
+        Ok(Id::from_text(&text))
+    } else if integer || json.starts_with('"') {
         Ok(Id(json.into()))
     } else {
         Err(DecodeError::Envelope("\"id\" must be a string or an integer"))
@@ -542,6 +557,17 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_one_however_it_is_escaped() {
+        let id = |text: &str| {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{text},"method":"ping"}}"#);
+            Message::decode(text.into(), Origin::Client, &Limits::default()).unwrap().id().cloned()
+        };
+        assert_eq!(id(r#""\u0061\/b""#), id(r#""a/b""#));
+        assert_eq!(id(r#""a\"b""#).unwrap().as_json(), r#""a\"b""#);
+        assert_ne!(id("7"), id(r#""7""#));
+    }
+
+    #[test]
     fn no_method_passes_for_another() {
         for method in [
             "tools/call ",
@@ -553,6 +579,9 @@ mod tests {
             "tools/call\\ufeff",
             "prompts/Get",
             "x y",
+            "",
+            "078-05-1120",
+            "alice@example.com",
         ] {
             let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#);
             let refused = Message::decode(text.into(), Origin::Client, &Limits::default());

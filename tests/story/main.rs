@@ -23,6 +23,7 @@ mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod hostile;
 mod keyring;
 mod login;
 mod refused;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("conformance", conformance::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
+        ("hostile", hostile::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

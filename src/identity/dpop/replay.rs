@@ -17,6 +17,8 @@ const SHARDS: usize = 16;
 pub struct ReplayCache {
     shards: [Mutex<Shard>; SHARDS],
     shard_capacity: usize,
+    /// Proofs made before this were perhaps used already, with nobody left who remembers.
+    since: i64,
 }
 
 /// The first 16 bytes of a hash: 2^64 proofs would be needed for two to meet.
@@ -35,13 +37,23 @@ impl ReplayCache {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             shard_capacity: capacity.div_ceil(SHARDS),
+            since: i64::MIN,
         }
+    }
+
+    /// Refuses proofs made before `since`, the start of this process: what the one before it
+    /// accepted is not known here. A client whose clock is behind is refused for as long after a
+    /// start as it is behind.
+    #[must_use]
+    pub fn since(self, since: i64) -> Self {
+        Self { since, ..self }
     }
 
     /// Uses up one proof.
     ///
     /// # Errors
-    /// [`DpopError::Replayed`] the second time, [`DpopError::Full`] when it cannot be remembered.
+    /// [`DpopError::Replayed`] the second time, [`DpopError::BeforeStart`] when that cannot be
+    /// told, [`DpopError::Full`] when it cannot be remembered.
     pub(super) fn use_once(
         &self,
         key: &Thumbprint,
@@ -49,6 +61,9 @@ impl ReplayCache {
         iat: i64,
         now: i64,
     ) -> Result<(), DpopError> {
+        if iat < self.since {
+            return Err(DpopError::BeforeStart);
+        }
         // The thumbprint has a fixed length, so no other pair concatenates to the same text.
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(key.as_str().as_bytes());
@@ -123,6 +138,15 @@ mod tests {
         assert_eq!(cache.use_once(&key(), "b", 2000, 2000), Ok(()));
         let held: usize = cache.shards.iter().map(|s| s.lock().unwrap().held).sum();
         assert!(held <= 2);
+    }
+
+    #[test]
+    fn what_was_used_before_a_restart_is_not_used_again() {
+        let cache = ReplayCache::new(1000);
+        assert_eq!(cache.use_once(&key(), "a", 1000, 1000), Ok(()));
+        let restarted = ReplayCache::new(1000).since(1001);
+        assert_eq!(restarted.use_once(&key(), "a", 1000, 1001), Err(DpopError::BeforeStart));
+        assert_eq!(restarted.use_once(&key(), "b", 1001, 1001), Ok(()));
     }
 
     #[test]

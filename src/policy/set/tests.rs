@@ -281,3 +281,15 @@ fn completing_reaches_what_is_completed() {
     let unlisted = denied(policies.decide(complete("unlisted"), &facts(), None));
     assert_eq!(unlisted.rules, ["default-deny"]);
 }
+
+#[test]
+fn arguments_of_nothing_but_brackets_are_denied_at_once() {
+    let policies = set("permit (principal, action, resource);").unwrap();
+    let eng = subject(&["eng"]);
+    let arguments = |n: usize| format!(r#"{{"a":[{}]}}"#, vec!["[]"; n].join(","));
+    let few = tool(&eng, "get", &arguments(1000));
+    assert!(matches!(policies.decide(few, &facts(), None), Decision::Allow(_)));
+    let many = denied(policies.decide(tool(&eng, "get", &arguments(100_000)), &facts(), None));
+    assert_eq!(many.rules, ["policy-error"]);
+    assert!(many.reason.contains("100000"), "{}", many.reason);
+}

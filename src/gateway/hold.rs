@@ -117,7 +117,7 @@ impl Gateway {
             Ok(Answer::Yes(approved)) => {
                 // The grant and the policies may have changed while the approver thought.
                 return match self.decide(&caller, need.call, Some(&approved)) {
-                    Decision::Allow(permit) => Box::pin(self.pass(caller, *permit)).await,
+                    Decision::Allow(permit) => Box::pin(self.pass(caller, *permit, None)).await,
                     Decision::Deny(call, denial) => {
                         let refusal = Refusal::from(&denial);
                         self.deny(Denied::new(&call, &refusal, &denial, &self.masker)).await
@@ -198,7 +198,9 @@ async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
                 }
             }
         }
-        Reply::Held(..) | Reply::Refused(_) | Reply::Unrecorded { .. } => Piece::Broken,
+        Reply::Held(..) | Reply::Refused(_) | Reply::Left | Reply::Unrecorded { .. } => {
+            Piece::Broken
+        }
     };
     let _client_left = out.send(piece).await;
 }

@@ -43,6 +43,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::http::{Request, Response};
+use tokio::sync::oneshot;
 
 use self::authenticate::Caller;
 use self::evidence::{Denied, Trail};
@@ -54,8 +55,8 @@ use crate::audit::{Durable, Outcome, RecordError, Recorder};
 use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::GrantVerifier;
 use crate::mask::Masker;
-use crate::mcp::Limits;
-use crate::policy::{Call, Decision, Permit, PolicySet};
+use crate::mcp::{Limits, modern};
+use crate::policy::{Act, Call, Decision, Permit, PolicySet};
 use crate::types::{Clock, ConnectionName};
 use crate::upstream::Upstream;
 
@@ -112,7 +113,9 @@ impl Gateway {
         connection: String,
         request: Request<Body>,
     ) -> Response<Body> {
-        let path = tokio::spawn(async move { self.carry(&connection, request).await });
+        // Dropped with this future, which is how the data path learns that the client has left.
+        let (_here, left) = oneshot::channel();
+        let path = tokio::spawn(async move { self.carry(&connection, request, left).await });
         match path.await {
             Ok(reply) => respond::write(reply),
             Err(error) => {
@@ -123,7 +126,12 @@ impl Gateway {
     }
 
     /// The data path.
-    async fn carry(self: Arc<Self>, connection: &str, request: Request<Body>) -> Reply {
+    async fn carry(
+        self: Arc<Self>,
+        connection: &str,
+        request: Request<Body>,
+        left: oneshot::Receiver<()>,
+    ) -> Reply {
         let (head, body) = request.into_parts();
 
         let caller = match self.authenticate(connection, &head).await {
@@ -143,7 +151,7 @@ impl Gateway {
             Err(error) => return self.refuse(caller.refused(Refusal::from(&error))).await,
         }
         match self.decide(&caller, call, None) {
-            Decision::Allow(permit) => self.pass(caller, *permit).await,
+            Decision::Allow(permit) => self.pass(caller, *permit, Some(left)).await,
             Decision::NeedsApproval(need) => self.hold(caller, *need).await,
             Decision::Deny(call, denial) => {
                 let denied = Denied::new(&call, &Refusal::from(&denial), &denial, &self.masker);
@@ -153,7 +161,15 @@ impl Gateway {
     }
 
     /// From the permit to the reply: record, forward, mask, record.
-    async fn pass(self: Arc<Self>, caller: Caller, permit: Permit) -> Reply {
+    ///
+    /// `left` ends when the client hangs up before the answer begins; without it somebody else
+    /// watches, and drops this future.
+    async fn pass(
+        self: Arc<Self>,
+        caller: Caller,
+        permit: Permit,
+        left: Option<oneshot::Receiver<()>>,
+    ) -> Reply {
         let permit: Durable<Permit> = match self.recorder.record(permit).await {
             Ok(permit) => permit,
             Err(error) => return unrecorded(&error, false),
@@ -165,6 +181,10 @@ impl Gateway {
             // Whoever has lost the grant gets no answer any more, however long it took. One that
             // runs out was good when the call was made; and brokers take "expired" to mean that
             // nothing was forwarded, and would make the call again.
+            () = has_left(left), if ends_with_its_client(permit.get().call()) => {
+                self.close(&Trail::of(permit.get().call()), Outcome::Cancelled, false).await;
+                return Reply::Left;
+            }
             () = grant.revoked() => {
                 let call = permit.get().call();
                 let (trail, refusal) = (Trail::of(call), Refusal::ended(Ended::Revoked));
@@ -225,6 +245,25 @@ impl Gateway {
     pub async fn shutdown(&self) {
         let upstreams = self.connections.values().map(|upstream| upstream.shutdown());
         futures_util::future::join_all(upstreams).await;
+    }
+}
+
+/// Whether a client that hangs up cancels the call: in the modern era by the protocol (MCP
+/// 2026-07-28 `basic/transports/streamable-http`); in the legacy era it does not, and what was
+/// asked goes on, except a stream that only the client would read.
+fn ends_with_its_client(call: &Call) -> bool {
+    match &call.act {
+        Act::Message(message) => call.is_request() && modern::is_modern(None, message),
+        Act::Listen => true,
+        Act::End => false,
+    }
+}
+
+async fn has_left(left: Option<oneshot::Receiver<()>>) {
+    match left {
+        // Nothing is ever sent: it ends when the other end is dropped.
+        Some(left) => drop(left.await),
+        None => std::future::pending().await,
     }
 }
 

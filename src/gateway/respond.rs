@@ -59,6 +59,8 @@ pub enum Reply {
     Denied(Durable<Denied>),
     /// A refusal before there was a call.
     Refused(Durable<Refused>),
+    /// Nothing: the client has left, and nobody reads it.
+    Left,
     /// That nothing can be recorded. Says nothing of the call or its answer.
     Unrecorded {
         /// Whether the call itself had been forwarded, so that its outcome is unknown.
@@ -111,6 +113,7 @@ pub fn write(reply: Reply) -> Response<Body> {
             }
             response
         }
+        Reply::Left => response(StatusCode::NO_CONTENT, HeaderMap::new(), Body::empty()),
         Reply::Unrecorded { forwarded } => {
             let code = rpc::FAILED_CLOSED;
             let what = if forwarded {

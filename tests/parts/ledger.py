@@ -42,7 +42,11 @@ def note(text: str) -> str:
 async def slow(text: str, seconds: float) -> str:
     """Notes a text at once and answers after some seconds."""
     enter("slow", text=text)
-    await asyncio.sleep(seconds)
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        enter("cancelled", text=text)
+        raise
     return f"slept: {text}"
 
 

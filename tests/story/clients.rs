@@ -2,9 +2,15 @@
 
 use serde_json::json;
 
-use crate::support::{Client, Person, Site, World, ids};
+use crate::support::{Client, Person, Raw, Site, World, http, ids, raw, until};
 
-crate::stories![clients_over_http, clients_over_stdio, a_script_under_exec, many_clients_at_once];
+crate::stories![
+    clients_over_http,
+    clients_over_stdio,
+    a_script_under_exec,
+    many_clients_at_once,
+    a_client_that_leaves,
+];
 
 fn clients_over_http(world: &World) -> anyhow::Result<()> {
     let idp = world.idp()?;
@@ -113,6 +119,39 @@ fn many_clients_at_once(world: &World) -> anyhow::Result<()> {
         assert_eq!(call.finish()?.text(), format!("noted: number {number}"));
     }
     assert_eq!(world.executed().len(), 6);
+    server.verify()?.exits(0);
+    Ok(())
+}
+
+fn a_client_that_leaves(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let ledger = world.ledger()?;
+    let server = Site::new(world, &idp)
+        .http("http", &ledger.url)
+        .stdio("stdio", &world.ledger_stdio()?)
+        .start()?;
+    let id_token = idp.tokens("alice")?["id_token"].as_str().unwrap_or_default().to_owned();
+    let raw = Raw::new()?;
+    for connection in ["http", "stdio"] {
+        let url = server.resource(connection);
+        let token = raw.token(&server, &id_token, &url)?;
+        let body = raw::call("slow", &json!({"text": connection, "seconds": 600}));
+        let request = raw.request(&url, &token, &body)?;
+        let waiting = http::runtime().spawn(async { request.send().await });
+        let reached = |tool: &str| {
+            let call = json!({"tool": tool, "text": connection});
+            until(tool, || Ok(world.executed().contains(&call).then_some(())))
+        };
+        reached("slow")?;
+        // In the newest protocol whoever closes the connection cancels, and so the server is told.
+        waiting.abort();
+        reached("cancelled")?;
+        until("the record", || {
+            let responses = server.leaves_of("response");
+            let ended = responses.iter().filter(|leaf| leaf["outcome"] == "cancelled").count();
+            Ok((ended == if connection == "http" { 1 } else { 2 }).then_some(()))
+        })?;
+    }
     server.verify()?.exits(0);
     Ok(())
 }

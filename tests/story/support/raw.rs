@@ -100,8 +100,22 @@ impl Raw {
     /// # Errors
     /// The server does not answer.
     pub fn post(&self, url: &str, token: &str, body: &str) -> anyhow::Result<Answer> {
+        http::send(self.request(url, token, body)?)
+    }
+
+    /// What [`Self::post`] sends.
+    ///
+    /// # Errors
+    /// No proof can be signed.
+    pub fn request(
+        &self,
+        url: &str,
+        token: &str,
+        body: &str,
+    ) -> anyhow::Result<reqwest::RequestBuilder> {
         let proof = self.proof("POST", url, Some(token), |_| ())?;
-        post(url, &[("authorization", &format!("DPoP {token}")), ("dpop", &proof)], body)
+        let headers = [("authorization", &*format!("DPoP {token}")), ("dpop", &proof)];
+        Ok(request(url, &headers, body))
     }
 }
 
@@ -110,6 +124,10 @@ impl Raw {
 /// # Errors
 /// The server does not answer.
 pub fn post(url: &str, headers: &[(&str, &str)], body: &str) -> anyhow::Result<Answer> {
+    http::send(request(url, headers, body))
+}
+
+fn request(url: &str, headers: &[(&str, &str)], body: &str) -> reqwest::RequestBuilder {
     // The mirrored headers say what the body says, where it says anything.
     let message: Value = serde_json::from_str(body).unwrap_or_default();
     let mut request = http::client()
@@ -126,7 +144,7 @@ pub fn post(url: &str, headers: &[(&str, &str)], body: &str) -> anyhow::Result<A
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    http::send(request.body(body.to_owned()))
+    request.body(body.to_owned())
 }
 
 /// A call of a tool in the newest protocol.

@@ -6,7 +6,7 @@
 //! | [`places`] | the table of clients: their files, per operating system and scope |
 //! | [`json`] | edits of JSON with comments |
 //! | [`toml`] | edits of TOML |
-//! | [`file`] | reading a client's file and replacing it |
+//! | [`mod@file`] | reading a client's file and replacing it |
 //!
 //! The edits are pure: text in, text out. They splice into the original text, so that comments,
 //! order and layout stay, and what an addition put in a removal takes out to the byte. No secret

@@ -240,6 +240,15 @@ impl<D: Disk> Log<D> {
         if self.unpublished() == 0 && self.publisher.published().is_some() {
             return Ok(());
         }
+        self.publish_anew()
+    }
+
+    /// Writes what is published again, whether or not anything is new: who asks for it wants to
+    /// know whether the disk takes a write.
+    pub(super) fn publish_anew(&mut self) -> Result<(), RecordError> {
+        if let Some(why) = &self.poisoned {
+            return Err(RecordError::Poisoned { why: Arc::clone(why) });
+        }
         let result = self.publisher.publish(&self.disk, &self.edge, &self.checkpoint);
         self.publishing_failed = result.is_err();
         result.map_err(|source| RecordError::Refused { source: Arc::new(source) })

@@ -53,7 +53,9 @@ impl<D: Disk> Sequencer<D> {
             match self.next() {
                 Next::Message(Message::Append(first)) => self.batch(first),
                 Next::Message(Message::Publish(waiter)) => {
-                    let result = self.publish().map(|()| Arc::clone(self.log.checkpoint()));
+                    self.publish_at = None;
+                    let result = self.log.publish_anew();
+                    let result = result.map(|()| Arc::clone(self.log.checkpoint()));
                     drop(waiter.send(result));
                 }
                 Next::Message(Message::Shutdown(waiter)) => {

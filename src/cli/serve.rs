@@ -370,6 +370,7 @@ impl Parts {
             approvals: Arc::clone(&approvals) as _,
             pins: Arc::clone(&pins) as _,
             clock: Arc::clone(&clock),
+            stop: tokio::sync::watch::channel(false).0,
             settings: settings.gateway,
         };
         let control = Control {

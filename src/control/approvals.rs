@@ -203,10 +203,11 @@ impl ApprovalDesk {
     /// # Errors
     /// [`ApiError`].
     pub async fn sweep(&self) -> Result<(), ApiError> {
-        let lapsed = self.store.expire_approvals(self.clock.now()).await?;
-        for approval in lapsed {
-            let record = Record::ApprovalExpired { approval };
+        // What has lapsed can be neither decided nor used, so nothing changes between the steps.
+        for approval in self.store.lapsed_approvals(self.clock.now()).await? {
+            let record = Record::ApprovalExpired { approval: approval.clone() };
             self.recorder.append(Entry { record, body: None }).await?;
+            self.store.expire_approval(&approval).await?;
         }
         Ok(())
     }

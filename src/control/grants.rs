@@ -129,14 +129,22 @@ impl Grants for GrantBook {
             let read =
                 async || self.store.grant(id).await.map_err(|error| PortError(error.to_string()));
             let Some(row) = read().await? else { return Ok(None) };
-            let live = self.keep(&row);
-            // A revocation since that row was read found nothing here to announce itself to.
-            if read().await?.is_none_or(|row| row.revoked_at.is_some())
-                && let Some(kept) = self.lock().get(id)
-            {
-                kept.announce.send_modify(|state| state.revoked = true);
+            self.keep(&row);
+            // What changed since that row was read found nothing here to announce itself to.
+            let newer = read().await?;
+            let mut open = self.lock();
+            let Some(kept) = open.get_mut(id) else { return Ok(None) };
+            match newer {
+                None => kept.announce.send_modify(|state| state.revoked = true),
+                Some(row) => {
+                    kept.live.subject = Arc::new(row.subject);
+                    kept.announce.send_modify(|state| {
+                        state.expires_at = row.expires_at;
+                        state.revoked |= row.revoked_at.is_some();
+                    });
+                }
             }
-            Ok(Some(live))
+            Ok(Some(kept.live.clone()))
         })
     }
 }

@@ -54,6 +54,7 @@ impl Index {
     ) -> Result<(Self, usize), IndexError> {
         let mut follower = Follower { recorder: recorder.clone(), reader, store, at: None };
         follower.catch_up().await?;
+        follower.store.apply_revocations().await?;
         let orphans = follower.store.open_calls().await?;
         let found = orphans.len();
         for (call, session) in orphans {

@@ -62,7 +62,9 @@ impl Gateway {
                 return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
             }
         };
-        trail.upstream_status = Some(answer.status.as_u16());
+        if !caller.upstream.is_stdio() {
+            trail.upstream_status = Some(answer.status.as_u16());
+        }
         let call = permit.get().call();
         let Some(headers) = self.seal_session(&caller, answer.headers) else {
             let refusal = Refusal::failed_closed("unsealable", "the session cannot be sealed");
@@ -236,6 +238,8 @@ impl Gateway {
         let mut answered = false;
         loop {
             let event = tokio::select! {
+                // In this order: nothing is released any more to who has lost the grant.
+                biased;
                 ended = &mut over => {
                     let refusal = Refusal::ended(ended);
                     self.stop(&permit, &trail, &refusal, Outcome::Expired, answered, &out).await;
@@ -243,6 +247,11 @@ impl Gateway {
                 }
                 () = out.closed() => {
                     self.close(&trail, Outcome::Cancelled, answered).await;
+                    return;
+                }
+                () = self.stopping() => {
+                    let (refusal, outcome) = (Refusal::stopping(), Outcome::Cancelled);
+                    self.stop(&permit, &trail, &refusal, outcome, answered, &out).await;
                     return;
                 }
                 event = events.next() => event,

@@ -8,21 +8,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::authenticate::Caller;
 use super::evidence::{Denied, Trail, Waiting};
 use super::ports::Answer;
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
-use super::{Gateway, unrecorded};
+use super::{Gateway, has_left, unrecorded};
 use crate::audit::Outcome;
 use crate::mcp::{Message, sse};
 use crate::policy::{Decision, Denial, Need};
 use crate::types::{ApprovalId, Timestamp};
 
 impl Gateway {
-    pub(super) async fn hold(self: Arc<Self>, caller: Caller, need: Need) -> Reply {
+    pub(super) async fn hold(
+        self: Arc<Self>,
+        caller: Caller,
+        need: Need,
+        left: oneshot::Receiver<()>,
+    ) -> Reply {
         if !need.call.is_request() {
             // Nobody waits for the outcome of a notification, so nobody is asked about it.
             let denial = Denial {
@@ -44,7 +49,14 @@ impl Gateway {
         };
         let until = self.until(self.settings.approval_wait);
         if !caller.takes_stream() {
-            return self.settle(caller, need, approval, trail, until).await;
+            let settling = Arc::clone(&self).settle(caller, need, approval, trail.clone(), until);
+            return tokio::select! {
+                reply = settling => reply,
+                () = has_left(Some(left)) => {
+                    self.close(&trail, Outcome::Cancelled, false).await;
+                    Reply::Left
+                }
+            };
         }
         let (pieces, stream) = mpsc::channel(4);
         tokio::spawn(self.hold_open(caller, need, approval, trail, until, pieces));
@@ -112,12 +124,33 @@ impl Gateway {
                 let refusal = Refusal::ended(ended);
                 return self.own_answer(&need.call, &trail, &refusal, Outcome::Expired).await;
             }
+            () = self.stopping() => {
+                let refusal = Refusal::stopping();
+                return self.own_answer(&need.call, &trail, &refusal, Outcome::Cancelled).await;
+            }
         };
         let (refusal, outcome) = match answer {
             Ok(Answer::Yes(approved)) => {
-                // The grant and the policies may have changed while the approver thought.
-                return match self.decide(&caller, need.call, Some(&approved)) {
-                    Decision::Allow(permit) => Box::pin(self.pass(caller, *permit, None)).await,
+                // What is used may have changed while the approver thought.
+                let mut call = need.call;
+                match self.pin(&mut call).await {
+                    Ok(None) => {}
+                    Ok(Some(denial)) => {
+                        let refusal = Refusal::quarantined(&call, &denial);
+                        let denied = Denied::new(&call, &refusal, &denial, &self.masker);
+                        return self.deny(denied).await;
+                    }
+                    Err(error) => {
+                        let refusal = Refusal::from(&error);
+                        return self.own_answer(&call, &trail, &refusal, Outcome::Expired).await;
+                    }
+                }
+                return match self.decide(&caller, call, Some(&approved)) {
+                    // A task of its own: the yes is spent, so the call is made and its end
+                    // recorded even if the client leaves now.
+                    Decision::Allow(permit) => tokio::spawn(self.pass(caller, *permit, None))
+                        .await
+                        .unwrap_or(Reply::Unrecorded { forwarded: true }),
                     Decision::Deny(call, denial) => {
                         let refusal = Refusal::from(&denial);
                         self.deny(Denied::new(&call, &refusal, &denial, &self.masker)).await

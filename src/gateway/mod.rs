@@ -3,12 +3,16 @@
 //! Every request of every method, transport and era goes through [`Gateway::carry`], which reads
 //! as the data path:
 //!
-//! accept → authenticate → decode → decide → (await approval) → record request, durable
+//! accept → authenticate → decode → pin → decide → (await approval) → record request, durable
 //! → forward with the connection's own credential → mask → record response, durable → respond
 //!
 //! Three types hold that order, and the compiler holds them: forwarding takes only a
 //! `Durable<Permit>`, of which only policy makes the `Permit` and only the recorder the `Durable`;
-//! the writer ([`respond`]) takes only `Durable` replies, whose bytes only masking makes.
+//! the writer ([`respond`]) takes only `Durable` replies; and a whole answer is made of what only
+//! masking makes. [`answer`] alone makes events, of masked bytes.
+//!
+//! One more thing decides, records and forwards: the answer to a server's own request that policy
+//! denied (in [`answer`]).
 //!
 //! | file | step |
 //! |---|---|
@@ -43,7 +47,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::http::{Request, Response};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use self::authenticate::Caller;
 use self::evidence::{Denied, Trail};
@@ -99,6 +103,8 @@ pub struct Gateway {
     pub pins: Arc<dyn Pins>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Becomes true when the server stops and what still runs must end.
+    pub stop: watch::Sender<bool>,
     /// Times and bounds.
     pub settings: Settings,
 }
@@ -152,7 +158,7 @@ impl Gateway {
         }
         match self.decide(&caller, call, None) {
             Decision::Allow(permit) => self.pass(caller, *permit, Some(left)).await,
-            Decision::NeedsApproval(need) => self.hold(caller, *need).await,
+            Decision::NeedsApproval(need) => self.hold(caller, *need, left).await,
             Decision::Deny(call, denial) => {
                 let denied = Denied::new(&call, &Refusal::from(&denial), &denial, &self.masker);
                 self.deny(denied).await
@@ -162,8 +168,8 @@ impl Gateway {
 
     /// From the permit to the reply: record, forward, mask, record.
     ///
-    /// `left` ends when the client hangs up before the answer begins; without it somebody else
-    /// watches, and drops this future.
+    /// `left` ends when the client hangs up before the answer begins; without it the call goes on
+    /// whatever the client does.
     async fn pass(
         self: Arc<Self>,
         caller: Caller,
@@ -184,6 +190,11 @@ impl Gateway {
             () = has_left(left), if ends_with_its_client(permit.get().call()) => {
                 self.close(&Trail::of(permit.get().call()), Outcome::Cancelled, false).await;
                 return Reply::Left;
+            }
+            () = self.stopping() => {
+                let call = permit.get().call();
+                let (trail, refusal) = (Trail::of(call), Refusal::stopping());
+                return self.own_answer(call, &trail, &refusal, Outcome::Cancelled).await;
             }
             () = grant.revoked() => {
                 let call = permit.get().call();
@@ -241,8 +252,18 @@ impl Gateway {
         }
     }
 
-    /// Ends everything that runs for upstreams.
+    /// Ends when the server stops and has given running calls their time.
+    async fn stopping(&self) {
+        let told = self.stop.subscribe().wait_for(|stop| *stop).await.is_ok();
+        if !told {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Ends what still runs: calls and streams, each with its last record, and what upstreams
+    /// keep.
     pub async fn shutdown(&self) {
+        self.stop.send_replace(true);
         let upstreams = self.connections.values().map(|upstream| upstream.shutdown());
         futures_util::future::join_all(upstreams).await;
     }

@@ -157,6 +157,14 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, rpc::HEADER_MISMATCH, "header_mismatch", stage, message)
     }
 
+    /// The server stops; what the call did at the MCP server is unknown.
+    pub fn stopping() -> Self {
+        let stage = RefusalStage::Route;
+        let message = "the gateway stops; whether the call took effect is unknown";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, rpc::FAILED_CLOSED, "server_stopping", stage, message)
+    }
+
     /// The tool or prompt is in quarantine.
     pub fn quarantined(call: &Call, denial: &Denial) -> Self {
         let mut refusal = Self::from(denial);

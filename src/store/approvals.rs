@@ -216,19 +216,34 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Marks as expired what has lapsed, and gives the ids.
+    /// The approvals that have lapsed and are not yet marked so.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn expire_approvals(&self, now: Timestamp) -> Result<Vec<ApprovalId>, StoreError> {
+    pub async fn lapsed_approvals(&self, now: Timestamp) -> Result<Vec<ApprovalId>, StoreError> {
         let rows = sqlx::query(
-            "UPDATE approvals SET state = 'expired'
-             WHERE state IN ('pending', 'approved') AND expires_at <= $1 RETURNING id",
+            "SELECT id FROM approvals
+             WHERE state IN ('pending', 'approved') AND expires_at <= $1",
         )
         .bind(now.as_millisecond())
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(|row| parsed(row.try_get("id")?, "approval id")).collect()
+    }
+
+    /// Marks an approval as expired.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expire_approval(&self, id: &ApprovalId) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE approvals SET state = 'expired'
+             WHERE id = $1 AND state IN ('pending', 'approved')",
+        )
+        .bind(id.as_str())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 }
 

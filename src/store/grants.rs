@@ -103,6 +103,23 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
+    /// Revokes what the log says was revoked: a crash can come between the record and its row.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn apply_revocations(&self) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE grants
+             SET revoked_at = r.at, revoked_by = json_extract(r.leaf, '$.by')
+             FROM records r
+             WHERE r.kind = 'grant_revoked' AND r.grant_id = grants.id
+               AND grants.revoked_at IS NULL",
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// One grant.
     ///
     /// # Errors

@@ -1,8 +1,7 @@
-//! All SQL: the SQLite database that holds what changes (subjects, grants, approvals, the local
-//! issuer's refresh tokens) and an index over the audit log that can be rebuilt from it.
+//! All SQL: the SQLite database that holds what changes (subjects, grants, approvals, pins,
+//! the local issuer's refresh tokens) and an index over the audit log that can be rebuilt from it.
 //!
-//! The audit log itself is not here: it is the folder that [`crate::audit`] owns, and it wins
-//! wherever the two disagree.
+//! The audit log itself is not here: it is the folder that [`crate::audit`] owns.
 
 pub mod approvals;
 pub mod customers;

@@ -56,8 +56,8 @@ impl Upstream {
     /// `headers` are the caller's; only those that MCP defines for passing on are used.
     ///
     /// # Errors
-    /// [`UpstreamError`]. Whether the server acted is unknown unless
-    /// [`UpstreamError::was_sent`] says no.
+    /// [`UpstreamError`]. Whether the server acted is unknown, except where the variant says that
+    /// nothing was sent.
     ///
     /// ```
     /// use mcpx::{audit::Durable, policy::Permit, upstream::{Answer, Route, Upstream, UpstreamError}};
@@ -242,21 +242,6 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// Whether the call may have reached the server: if so its outcome is unknown.
-    pub fn was_sent(&self) -> bool {
-        !matches!(
-            self,
-            Self::Unreachable { .. }
-                | Self::CannotStart { .. }
-                | Self::Credential(_)
-                | Self::SessionGone
-                | Self::SessionNeeded
-                | Self::IdInUse
-                | Self::TooManyChildren { .. }
-                | Self::NotOffered
-        )
-    }
-
     /// The stable word for it in errors and records.
     pub fn code(&self) -> &'static str {
         match self {

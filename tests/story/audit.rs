@@ -13,6 +13,7 @@ crate::stories![
     a_revoked_grant_ends_what_is_under_way,
     only_auditors_read_what_others_did,
     an_orderly_stop,
+    an_orderly_stop_of_running_calls,
 ];
 
 /// A log with some calls in it, whose server has stopped.
@@ -129,5 +130,26 @@ fn an_orderly_stop(world: &World) -> anyhow::Result<()> {
     let kinds: Vec<_> = server.leaves().iter().map(|leaf| leaf["kind"].clone()).collect();
     assert_eq!(kinds.first(), Some(&json!("started")));
     assert_eq!(kinds.last(), Some(&json!("stopped")));
+    Ok(())
+}
+
+fn an_orderly_stop_of_running_calls(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let ledger = world.ledger()?;
+    let mut server = Site::new(world, &idp).http("ledger", &ledger.url).start()?;
+    let alice = Person::logged_in(world, "alice", &server, &idp)?;
+    let connected = alice.connect("ledger")?;
+    let arguments = json!({"text": "long", "seconds": 600});
+    let call =
+        Client::TypeScript2.start(world, alice.home(), &connected.target(), "slow", &arguments)?;
+    until("the upstream executes the call", || Ok((!world.executed().is_empty()).then_some(())))?;
+    server.proc.terminate();
+    assert!(server.proc.wait()?.success());
+    drop(call);
+    // Every call has its end on record, so that nothing is orphaned by stopping in order.
+    server.restart()?;
+    let orphaned = server.leaves_of("orphaned");
+    assert!(orphaned.is_empty(), "{orphaned:#?}");
+    server.verify()?.exits(0);
     Ok(())
 }

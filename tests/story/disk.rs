@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::site::serve_refuses;
-use crate::support::{Client, Person, Site, Skip, World};
+use crate::support::{Client, Person, Site, Skip, World, http};
 
 crate::stories![a_full_disk, a_disk_that_is_full_from_the_start, a_read_only_disk];
 
@@ -53,8 +53,16 @@ fn a_full_disk(world: &World) -> anyhow::Result<()> {
     assert!(executed <= recorded, "{executed} calls executed, {recorded} on record");
     server.verify()?.exits(0);
 
+    let ready = |url: &str| {
+        let asked = http::client().get(format!("{url}/readyz")).send();
+        http::block(async { Ok::<_, anyhow::Error>(asked.await?.status().as_u16()) })
+    };
+    assert_eq!(ready(&server.url)?, 503, "ready, with a full disk");
     disk.free()?;
-    // Whether the server recovers by itself is its own business; after a restart it must.
+    // With room again, work goes on by itself, and after a restart as well.
+    assert_eq!(ready(&server.url)?, 200);
+    assert_eq!(call("room again")?.text(), "noted: room again");
+    let executed = world.executed().len();
     server.restart()?;
     let connected = alice.connect("ledger")?;
     let target = connected.target();

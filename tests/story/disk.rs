@@ -54,8 +54,10 @@ fn a_full_disk(world: &World) -> anyhow::Result<()> {
     server.verify()?.exits(0);
 
     let ready = |url: &str| {
-        let asked = http::client().get(format!("{url}/readyz")).send();
-        http::block(async { Ok::<_, anyhow::Error>(asked.await?.status().as_u16()) })
+        http::block(async {
+            let answer = http::client().get(format!("{url}/readyz")).send().await?;
+            Ok::<_, anyhow::Error>(answer.status().as_u16())
+        })
     };
     assert_eq!(ready(&server.url)?, 503, "ready, with a full disk");
     disk.free()?;

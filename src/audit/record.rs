@@ -22,7 +22,7 @@ pub enum Record {
     Started {
         /// Its version.
         version: String,
-        /// Hash of the checked configuration.
+        /// SHA-256 of the configuration file.
         config_hash: String,
     },
     /// The server stopped in an orderly way. A `started` with none before it follows a crash.

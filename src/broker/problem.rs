@@ -72,15 +72,15 @@ impl Problem {
     }
 }
 
-/// The JSON-RPC error code for one of our words: -31000 less the exit code that the command line
-/// has for it, as at the gateway. All lie outside the ranges that JSON-RPC and MCP reserve.
+/// The JSON-RPC error code for one of our words, in the gateway's numbers for the same kinds of
+/// trouble. All lie outside the ranges that JSON-RPC and MCP reserve.
 fn number(code: &str) -> i64 {
     match code {
         "policy_denied" | "forbidden" => -31003,
         "login_needed" => -31004,
         "grant_expired" | "grant_revoked" => -31006,
         "unreachable" | "outcome_unknown" => -31007,
-        code if code.starts_with("token_") => -31004,
+        code if code.starts_with("token_") || code == "grant_unknown" => -31004,
         code if code.starts_with("approval_") => -31005,
         _ => -31000,
     }

@@ -58,7 +58,8 @@ pub struct ServeArgs {
     pub ready_file: Option<PathBuf>,
 }
 
-/// Proofs of possession that are remembered for two minutes: the bound on calls in that time.
+/// Proofs of possession that are remembered for as long as they could be accepted again (two
+/// minutes and a little): the bound on calls in that time.
 const PROOFS: usize = 1 << 20;
 
 /// The log's public key, beside the log.

@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::audit::{Entry, Record, RecordError, RefusalStage};
-use crate::gateway::evidence::recordable;
 use crate::gateway::ports::PortError;
+use crate::gateway::records::recordable;
 use crate::mask::Masker;
 use crate::policy::Denial;
 use crate::store::StoreError;

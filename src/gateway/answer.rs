@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::authenticate::Caller;
-use super::evidence::{Denied, OutEvent, Outbound, Trail, own_words};
 use super::lists::{Item, Listed};
+use super::records::{Denied, OutEvent, Outbound, Trail, own_words};
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
 use super::seal::Sealed;

@@ -13,8 +13,8 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
 use super::Gateway;
-use super::evidence::Refused;
 use super::ports::LiveGrant;
+use super::records::Refused;
 use super::refusal::{Refusal, connection_name};
 use super::seal::{Sealed, UnknownSession};
 use crate::identity::dpop;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Gateway;
 use super::authenticate::Caller;
-use super::evidence::Refused;
+use super::records::Refused;
 use super::refusal::Refusal;
 use crate::mcp::modern::{self, Mirrored};
 use crate::mcp::{Kind, Message, Origin, headers};

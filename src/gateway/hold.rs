@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use super::authenticate::Caller;
-use super::evidence::{Denied, Trail, Waiting};
 use super::ports::Answer;
+use super::records::{Denied, Trail, Waiting};
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
 use super::{Gateway, has_left, unrecorded};

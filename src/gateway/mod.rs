@@ -22,7 +22,7 @@
 //! | [`answer`] | what comes back: judged, filtered, masked, recorded, event by event |
 //! | [`lists`] | lists show what may be used |
 //! | [`pins`] | a tool is what it was when it was accepted |
-//! | [`evidence`] | what the records say |
+//! | [`records`] | what the records say |
 //! | [`refusal`] | what the gateway says in its own name |
 //! | [`respond`] | the only writer |
 //! | [`seal`] | legacy session ids that work for their owner only |
@@ -31,11 +31,11 @@
 mod answer;
 mod authenticate;
 mod decode;
-pub mod evidence;
 mod hold;
 mod lists;
 pub mod pins;
 pub mod ports;
+pub mod records;
 pub mod refusal;
 pub mod respond;
 pub mod seal;
@@ -50,8 +50,8 @@ use axum::http::{Request, Response};
 use tokio::sync::{oneshot, watch};
 
 use self::authenticate::Caller;
-use self::evidence::{Denied, Trail};
 use self::ports::{Approvals, Ended, Grants, Pins};
+use self::records::{Denied, Trail};
 use self::refusal::Refusal;
 use self::respond::Reply;
 use self::seal::Seal;
@@ -232,9 +232,9 @@ impl Gateway {
         }
     }
 
-    async fn refuse(&self, mut refused: evidence::Refused) -> Reply {
+    async fn refuse(&self, mut refused: records::Refused) -> Reply {
         let message = &mut refused.refusal.message;
-        *message = evidence::recordable(message, &self.masker);
+        *message = records::recordable(message, &self.masker);
         match self.recorder.record(refused).await {
             Ok(refused) => Reply::Refused(refused),
             Err(error) => unrecorded(&error, false),

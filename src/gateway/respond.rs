@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use axum::{body::Body, http::Response};
-//! use mcpx::{audit::Durable, gateway::evidence::Outbound, gateway::respond::{Reply, write}};
+//! use mcpx::{audit::Durable, gateway::records::Outbound, gateway::respond::{Reply, write}};
 //! fn answer(outbound: Durable<Outbound>) -> Response<Body> {
 //!     write(Reply::Whole(outbound))
 //! }
@@ -12,7 +12,7 @@
 //!
 //! ```compile_fail
 //! use axum::{body::Body, http::Response};
-//! use mcpx::{audit::Durable, gateway::evidence::Outbound, gateway::respond::{Reply, write}};
+//! use mcpx::{audit::Durable, gateway::records::Outbound, gateway::respond::{Reply, write}};
 //! fn answer(outbound: Outbound) -> Response<Body> {
 //!     write(Reply::Whole(outbound))
 //! }
@@ -28,7 +28,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc;
 
-use super::evidence::{Denied, OutEvent, Outbound, Refused, Waiting};
+use super::records::{Denied, OutEvent, Outbound, Refused, Waiting};
 use super::refusal::rpc;
 use crate::audit::Durable;
 use crate::mcp::{headers, sse};

@@ -13,7 +13,7 @@ pub struct GrantRow {
     pub id: GrantId,
     /// The session that runs under it.
     pub session: SessionId,
-    /// Who has it, with the groups of the day it was given.
+    /// Who has it, with the groups of its newest renewal.
     pub subject: Subject,
     /// For which MCP server.
     pub connection: ConnectionName,

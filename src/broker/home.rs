@@ -11,11 +11,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::identity::private_file::{self, PrivateFileError};
+use crate::types::{hex, sha256};
 
 /// How long another process may hold the lock: longer than its requests may take together.
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);
@@ -96,8 +96,8 @@ impl Home {
 
     /// A short name for this directory, for keyring entries: two homes never share one.
     pub fn tag(&self) -> String {
-        let hash = digest::digest(&digest::SHA256, self.path.as_os_str().as_encoded_bytes());
-        hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        let [a, b, c, d, e, f, g, h, ..] = sha256(self.path.as_os_str().as_encoded_bytes());
+        hex(&[a, b, c, d, e, f, g, h])
     }
 
     /// Reads a JSON file; `None` when there is none.

@@ -11,13 +11,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-
 pub use self::connection::{ConnectionSettings, Reach};
 use self::file::{File, Place};
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
 use crate::policy::{PolicyError, PolicySet, Source};
+use crate::types::{hex, sha256};
 use crate::{control, gateway, mask, mcp, upstream};
 
 /// A configuration that cannot be used.
@@ -148,7 +147,7 @@ impl Settings {
         let connections = connection::check(file.connection, base, &place)?;
         Ok(Self {
             file: path.to_owned(),
-            hash: hash(&text),
+            hash: hex(&sha256(text.as_bytes())),
             listen,
             public_url,
             data_dir: in_base(&file.server.data_dir),
@@ -203,10 +202,6 @@ pub fn policy_sources(dir: &Path) -> Result<Vec<Source>, ConfigError> {
 fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.display().to_string(), source })
-}
-
-fn hash(text: &str) -> String {
-    digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -169,18 +169,12 @@ impl Gateway {
             return Ok(match self.decide(caller, own, None) {
                 Decision::Allow(permit) => Judged::OfServer(permit),
                 Decision::Deny(own, denial) => {
-                    let refusal = Refusal::from(&denial);
-                    Judged::Dropped(Box::new(Denied::new(&own, &refusal, &denial, &self.masker)))
+                    Judged::Dropped(Box::new(Denied::by_policy(&own, &denial, &self.masker)))
                 }
                 Decision::NeedsApproval(need) => {
-                    let denial = crate::policy::Denial {
-                        rules: need.rules,
-                        reason: "a server's own message cannot wait for approval".to_owned(),
-                        policy: need.policy,
-                    };
-                    let refusal = Refusal::from(&denial);
-                    let denied = Denied::new(&need.call, &refusal, &denial, &self.masker);
-                    Judged::Dropped(Box::new(denied))
+                    let (own, denial) =
+                        need.refused("a server's own message cannot wait for approval");
+                    Judged::Dropped(Box::new(Denied::by_policy(&own, &denial, &self.masker)))
                 }
             });
         };

@@ -18,7 +18,7 @@ use super::respond::{Piece, Reply};
 use super::{Gateway, has_left, unrecorded};
 use crate::audit::Outcome;
 use crate::mcp::{Message, sse};
-use crate::policy::{Decision, Denial, Need};
+use crate::policy::{Decision, Need};
 use crate::types::{ApprovalId, Timestamp};
 
 impl Gateway {
@@ -30,13 +30,8 @@ impl Gateway {
     ) -> Reply {
         if !need.call.is_request() {
             // Nobody waits for the outcome of a notification, so nobody is asked about it.
-            let denial = Denial {
-                rules: need.rules,
-                reason: "only a request can wait for approval".to_owned(),
-                policy: need.policy,
-            };
-            let refusal = Refusal::from(&denial);
-            return self.deny(Denied::new(&need.call, &refusal, &denial, &self.masker)).await;
+            let (call, denial) = need.refused("only a request can wait for approval");
+            return self.deny(Denied::by_policy(&call, &denial, &self.masker)).await;
         }
         let trail = Trail::of(&need.call);
         let approval = match self.approvals.ask(&need).await {
@@ -152,18 +147,12 @@ impl Gateway {
                         .await
                         .unwrap_or(Reply::Unrecorded { forwarded: true }),
                     Decision::Deny(call, denial) => {
-                        let refusal = Refusal::from(&denial);
-                        self.deny(Denied::new(&call, &refusal, &denial, &self.masker)).await
+                        self.deny(Denied::by_policy(&call, &denial, &self.masker)).await
                     }
                     Decision::NeedsApproval(need) => {
-                        let denial = Denial {
-                            rules: need.rules,
-                            reason: "the policies changed while this call waited".to_owned(),
-                            policy: need.policy,
-                        };
-                        let refusal = Refusal::from(&denial);
-                        let denied = Denied::new(&need.call, &refusal, &denial, &self.masker);
-                        self.deny(denied).await
+                        let (call, denial) =
+                            need.refused("the policies changed while this call waited");
+                        self.deny(Denied::by_policy(&call, &denial, &self.masker)).await
                     }
                 };
             }

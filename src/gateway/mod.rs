@@ -160,7 +160,7 @@ impl Gateway {
             Decision::Allow(permit) => self.pass(caller, *permit, Some(left)).await,
             Decision::NeedsApproval(need) => self.hold(caller, *need, left).await,
             Decision::Deny(call, denial) => {
-                let denied = Denied::new(&call, &Refusal::from(&denial), &denial, &self.masker);
+                let denied = Denied::by_policy(&call, &denial, &self.masker);
                 self.deny(denied).await
             }
         }

@@ -6,7 +6,6 @@
 //! another's goes into quarantine: it is cut out of lists, and calls to it are denied, until an
 //! operator accepts it.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 use unicode_security::confusable_detection::skeleton;
 
@@ -15,7 +14,7 @@ use super::lists::Listed;
 use super::ports::{Definition, Flaw, ItemKind, PortError, Standing};
 use crate::mcp::canonical::canonical;
 use crate::policy::{Call, Denial, Target};
-use crate::types::ConnectionName;
+use crate::types::{ConnectionName, hex, sha256};
 
 /// The rule that denials of quarantined tools name.
 const RULE: &str = "tool-quarantine";
@@ -78,11 +77,10 @@ impl Gateway {
 
 fn definition(kind: ItemKind, name: &str, text: &str) -> Definition {
     let value: Value = serde_json::from_str(text).unwrap_or(Value::Null);
-    let hash = digest(&SHA256, canonical(&value, text).as_bytes());
     Definition {
         kind,
         name: name.to_owned(),
-        hash: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        hash: hex(&sha256(canonical(&value, text).as_bytes())),
         text: text.to_owned(),
         skeleton: skeleton_of(name),
         flaw: hides_characters(&value).then_some(Flaw::HiddenCharacters),

@@ -89,6 +89,11 @@ pub struct Denied {
 }
 
 impl Denied {
+    /// What policy denied, in policy's own words.
+    pub(super) fn by_policy(call: &Call, denial: &Denial, masker: &Masker) -> Self {
+        Self::new(call, &Refusal::from(denial), denial, masker)
+    }
+
     pub(super) fn new(call: &Call, refusal: &Refusal, denial: &Denial, masker: &Masker) -> Self {
         // A policy that failed may quote an argument.
         let reason = recordable(&refusal.message, masker);

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::digest;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, Header};
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,7 @@ use super::dpop::Thumbprint;
 use super::error::TokenError;
 use super::key::{KeyError, SigningKey};
 use super::oidc::{check_times, claims, malformed, split};
-use crate::types::{ConnectionName, GrantId, SessionId, SubjectId};
+use crate::types::{ConnectionName, GrantId, SessionId, SubjectId, sha256};
 
 const TYP: &str = "at+jwt";
 
@@ -154,7 +153,7 @@ impl GrantVerifier {
         audience: &str,
         now: i64,
     ) -> Result<Arc<GrantClaims>, TokenError> {
-        let hash = sha256(token);
+        let hash = sha256(token.as_bytes());
         let known = self.cache().get(&hash).cloned();
         let claims = match known {
             Some(claims) => claims,
@@ -224,13 +223,6 @@ impl GrantVerifier {
     fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Arc<GrantClaims>>> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn sha256(text: &str) -> [u8; 32] {
-    let mut hash = [0; 32];
-    let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
-    hash
 }
 
 #[cfg(test)]

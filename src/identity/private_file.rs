@@ -172,18 +172,25 @@ fn finish(
     sync_directory(path)
 }
 
-/// A rename or removal is on disk only once its directory is.
-#[cfg(unix)]
-fn sync_directory(path: &Path) -> Result<(), PrivateFileError> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|source| io_error("sync the directory of", path, source))
+/// Makes a rename or removal of `path` durable: it is on disk only once its directory is.
+///
+/// # Errors
+/// What the operating system says.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::File::open(parent)?.sync_all()
+    }
+    #[cfg(not(unix))]
+    {
+        let _elsewhere_the_rename_has_to_do = path;
+        Ok(())
+    }
 }
 
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> Result<(), PrivateFileError> {
-    Ok(())
+fn sync_directory(path: &Path) -> Result<(), PrivateFileError> {
+    sync_parent(path).map_err(|source| io_error("sync the directory of", path, source))
 }
 
 #[cfg(unix)]

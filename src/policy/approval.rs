@@ -1,12 +1,11 @@
 //! What binds a person's yes to exactly one call.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, Target};
 use crate::mcp::canonical;
-use crate::types::{ApprovalId, SubjectId};
+use crate::types::{ApprovalId, SubjectId, hex, sha256};
 
 /// The hash of everything an approval is for: subject, connection, target, canonical parameters
 /// and policy version. Two calls with one binding are the same call to an approver.
@@ -42,7 +41,7 @@ impl Binding {
         ]
         .into_iter()
         .collect();
-        Self(hex(digest(&SHA256, Value::Object(bound).to_string().as_bytes()).as_ref()))
+        Self(hex(&sha256(Value::Object(bound).to_string().as_bytes())))
     }
 
     /// The hash in lower-case hexadecimal, 64 digits.
@@ -97,15 +96,6 @@ type Members<'a> = std::collections::BTreeMap<String, &'a RawValue>;
 fn canonical(text: &str) -> Value {
     let value: Value = serde_json::from_str(text).unwrap_or(Value::Null);
     json!(canonical::canonical(&value, text))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A person's yes, taken out of the store for one use.

@@ -7,10 +7,10 @@ use std::str::FromStr as _;
 use aws_lc_rs::digest::{Context as Digest, SHA256};
 use cedar_policy::{Authorizer, Effect, PolicyId, Response};
 
-use super::approval::{Approved, Binding, hex};
+use super::approval::{Approved, Binding};
 use super::call::{Call, Direction, Target};
 use super::context::Question;
-use crate::types::{ApprovalId, ConnectionName, Subject, Timestamp};
+use crate::types::{ApprovalId, ConnectionName, Subject, Timestamp, hex};
 
 /// One policy file's text.
 #[derive(Clone, Debug)]
@@ -93,6 +93,14 @@ pub struct Need {
     pub binding: Binding,
     /// The policy version that asks.
     pub policy: String,
+}
+
+impl Need {
+    /// The call and its denial, where nobody can be asked.
+    pub fn refused(self, reason: &str) -> (Call, Denial) {
+        let denial = Denial { rules: self.rules, reason: reason.to_owned(), policy: self.policy };
+        (self.call, denial)
+    }
 }
 
 /// Proof that policy allows one call. Forwarding takes nothing else, and nothing outside this

@@ -234,18 +234,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A rename or removal is on disk only once its directory is.
-#[cfg(unix)]
 fn sync_directory(path: &Path) -> Result<(), FileError> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| failed("sync the directory of", path, error))
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> Result<(), FileError> {
-    Ok(())
+    private_file::sync_parent(path).map_err(|error| failed("sync the directory of", path, error))
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> FileError {

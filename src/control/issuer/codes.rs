@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aws_lc_rs::digest;
-
-use crate::types::{RandomError, Secret, random};
+use crate::types::{RandomError, Secret, random, sha256};
 
 /// Consonants without `Y`: a code spells no word, and none is mistaken for another (RFC 8628,
 /// section 6.1). Eight of them are 34 bits, for minutes.
@@ -127,7 +125,7 @@ impl Codes {
         now: i64,
     ) -> Result<Option<Begun>, RandomError> {
         let device_code = Secret::generate()?;
-        let hash = sha256(device_code.expose());
+        let hash = sha256(device_code.expose().as_bytes());
         let mut flows = self.lock();
         if flows.by_user_code.len() >= MAX_FLOWS {
             flows.forget_expired(now);
@@ -160,7 +158,8 @@ impl Codes {
     pub(super) fn poll(&self, device_code: &str, now: i64) -> Poll {
         let mut flows = self.lock();
         flows.forget_expired(now);
-        let Some(user_code) = flows.by_device_code.get(&sha256(device_code)).cloned() else {
+        let Some(user_code) = flows.by_device_code.get(&sha256(device_code.as_bytes())).cloned()
+        else {
             return Poll::Gone;
         };
         let Some(flow) = flows.by_user_code.get_mut(&user_code) else {
@@ -241,13 +240,6 @@ impl Flows {
             self.by_device_code.remove(&flow.device_code);
         }
     }
-}
-
-fn sha256(text: &str) -> [u8; 32] {
-    let mut hash = [0; 32];
-    let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
-    hash
 }
 
 #[cfg(test)]

@@ -110,8 +110,8 @@ fn the_memory_of_tokens_is_bounded() {
     let verifier = signer.verifier();
     let shared = Arc::new(claims());
     for n in 0..CACHE * 2 {
-        verifier.remember(sha256(&n.to_string()), &shared, NOW);
+        verifier.remember(sha256(n.to_string().as_bytes()), &shared, NOW);
         assert!(verifier.cache().len() <= CACHE);
     }
-    verifier.remember(sha256("later"), &shared, NOW + 400);
+    verifier.remember(sha256(b"later"), &shared, NOW + 400);
 }

@@ -202,6 +202,12 @@ impl Drop for Inbox {
             );
             // A child that reads nothing will not read this either.
             let _told = cancel.try_send(line.into());
+        } else {
+            // What the listener has not read waits for the next one.
+            self.messages.close();
+            while let Ok(message) = self.messages.try_recv() {
+                lock(&self.desk).unread(message);
+            }
         }
     }
 }
@@ -330,7 +336,13 @@ async fn read_stdout(stdout: impl AsyncRead + Unpin, desk: Arc<Mutex<Desk>>, lim
         match reader_of {
             // Waiting here is the back-pressure: the child blocks on its full pipe.
             Reader::Is(sender) => {
-                let _reader_left = sender.send(raw).await;
+                // Where a listener left just now, it waits for the next one.
+                if let Err(unsent) = sender.send(raw).await {
+                    let mut desk = lock(&desk);
+                    if matches!(desk.reader_of(&message), Reader::Awaited) {
+                        desk.keep(unsent.0);
+                    }
+                }
             }
             Reader::Gone => {
                 tracing::debug!("a message for a request that is not in flight");

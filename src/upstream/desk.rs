@@ -78,6 +78,19 @@ impl Desk {
         Ok(messages)
     }
 
+    /// Takes back what a listener that left has not read.
+    pub(super) fn unread(&mut self, message: Bytes) {
+        let unsent = match self.listener.as_ref() {
+            Some(listener) => {
+                listener.try_send(message).err().map(mpsc::error::TrySendError::into_inner)
+            }
+            None => Some(message),
+        };
+        if let Some(message) = unsent {
+            self.keep(message);
+        }
+    }
+
     /// Keeps a message for the next listener.
     pub(super) fn keep(&mut self, message: Bytes) {
         if self.backlog.len() == BACKLOG {
@@ -109,6 +122,15 @@ impl Desk {
             return self.pending.remove(id).map_or(Reader::Gone, |asked| Reader::Is(asked.reader));
         }
         let marks = Marks::of(message);
+        if message.method() == Some("notifications/cancelled") {
+            // How a server on stdio ends a subscription; it may cancel nothing else.
+            let ended = self.pending.iter().find(|(id, asked)| {
+                asked.subscribes && marks.request.is_some_and(|named| named.get() == id.as_json())
+            });
+            if let Some((_, asked)) = ended {
+                return Reader::Is(asked.reader.clone());
+            }
+        }
         if let Some(named) = marks.meta.and_then(|meta| meta.subscription) {
             let mut pending = self.pending.iter();
             let found = pending.find(|(id, _)| id.as_json() == named.get());
@@ -123,7 +145,8 @@ impl Desk {
             newest_first.into_iter().find(|asked| !asked.subscribes)
         };
         let reader = by_progress.or_else(newest).map(|asked| &asked.reader);
-        reader.or(self.listener.as_ref()).cloned().map_or(Reader::Awaited, Reader::Is)
+        let listener = self.listener.as_ref().filter(|listener| !listener.is_closed());
+        reader.or(listener).cloned().map_or(Reader::Awaited, Reader::Is)
     }
 }
 
@@ -153,6 +176,8 @@ struct Marks<'a> {
     meta: Option<MetaMarks<'a>>,
     #[serde(borrow, default, rename = "progressToken")]
     progress: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestId")]
+    request: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -233,6 +258,8 @@ mod tests {
         assert_eq!(goes(&mut desk, progress(json!("a")), to), Some(1));
         assert_eq!(goes(&mut desk, progress(json!(7)), to), Some(2));
         assert_eq!(goes(&mut desk, log.clone(), to), Some(2), "the newest that is no subscription");
+        let over = |id| json!({"method": "notifications/cancelled", "params": {"requestId": id}});
+        assert_eq!(goes(&mut desk, over(json!(4)), to), Some(3), "the end of a subscription");
         assert_eq!(goes(&mut desk, json!({"id": 3, "result": {}}), to), Some(2));
         assert_eq!(goes(&mut desk, json!({"id": 3, "result": {}}), to), None, "answered once");
         desk.forget(message(json!({"id": 2, "method": "x"}), Origin::Client).id().unwrap());

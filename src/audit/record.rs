@@ -303,6 +303,10 @@ pub enum Outcome {
     Expired,
     /// Given up by the client.
     Cancelled,
+    /// Answered by the gateway: the upstream said nothing for too long.
+    TimedOut,
+    /// The client was cut off, as it did not read for too long.
+    Stalled,
 }
 
 /// The longest method that a leaf names.
@@ -328,6 +332,8 @@ mod tests {
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"call","call":"call_0000000000000000","session":"ses_0000000000000000","subject":"sub_0000000000000000","connection":"crm","direction":"server_to_client","shape":"response","decision":"allow","policy":"ab12","forwarded":true}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"response","call":"call_0000000000000000","session":"ses_0000000000000000","outcome":"tool_error","findings":{"pci.card":1,"pii.ssn":2},"upstream_status":200,"last":true,"body":"ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"response","call":"call_0000000000000000","session":"ses_0000000000000000","outcome":"stream_event","last":false}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"response","call":"call_0000000000000000","session":"ses_0000000000000000","outcome":"timed_out","last":true}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"response","call":"call_0000000000000000","session":"ses_0000000000000000","outcome":"stalled","last":false}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"approval_requested","approval":"apr_0000000000000000","call":"call_0000000000000000","session":"ses_0000000000000000","subject":"sub_0000000000000000","connection":"crm","rule":"r1","from_groups":["leads"],"binding":"00ff","expires":"2026-08-01T11:00:00Z"}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"approval_decided","approval":"apr_0000000000000000","by":"sub_0000000000000000","approved":true}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"approval_used","approval":"apr_0000000000000000","call":"call_0000000000000000"}"#,

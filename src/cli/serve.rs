@@ -23,6 +23,8 @@ use crate::control::session::ApiSessions;
 use crate::control::{ConnectionInfo, Control, listen};
 use crate::gateway::Gateway;
 use crate::gateway::seal::Seal;
+use crate::gateway::shelf::Shelf;
+use crate::gateway::slots::Slots;
 use crate::identity::dpop::ReplayCache;
 use crate::identity::fetch;
 use crate::identity::grant::GrantSigner;
@@ -250,6 +252,7 @@ impl Server {
         .map_err(|error| failed("the pins cannot be read", &error))?;
         let pins = Arc::new(pins);
         let Self { settings, listener, store, recorder, reader, clock } = self;
+        let head_timeout = settings.head_timeout;
         let parts = Parts { settings, store, recorder, reader, clock, index, pins, public_url };
         let (control, gateway, issuer) = parts.wire()?;
         let readiness = Readiness::default();
@@ -267,7 +270,12 @@ impl Server {
         }
         readiness.set(true);
         context.ui.status(&format!("mcpx serves {} (Ctrl-C ends it)", control.public_url));
-        let drain = gateway.settings.drain;
+        let waits = listen::Waits {
+            head: head_timeout,
+            // Of a stream, the data path notices sooner, and writes it down.
+            stalled: gateway.settings.streams.stalled * 2,
+            drain: gateway.settings.drain,
+        };
         let stopping = {
             let readiness = readiness.clone();
             async move {
@@ -276,7 +284,7 @@ impl Server {
                 tracing::info!("stopping: running calls may finish");
             }
         };
-        listen::serve(listener, tls, routes, control.recorder.clone(), stopping, drain).await;
+        listen::serve(listener, tls, routes, control.recorder.clone(), stopping, waits).await;
         sweeper.abort();
         gateway.shutdown().await;
         // Calls that were cut have a moment to write how they ended.
@@ -358,6 +366,10 @@ impl Parts {
             Arc::clone(&clock),
             settings.approval_expire,
         ));
+        let seal = Arc::new(seal(&keys.join("session.key"))?);
+        let streams = settings.gateway.streams;
+        let shelf = Shelf::new(streams.keeping, Arc::clone(&seal))
+            .map_err(|error| failed("streams cannot be numbered", &error))?;
         let gateway = Gateway {
             public_url: public_url.clone(),
             connections: upstreams,
@@ -366,7 +378,9 @@ impl Parts {
             recorder: recorder.clone(),
             verifier: Arc::clone(&verifier),
             replay: ReplayCache::new(PROOFS).since(clock.now_seconds()),
-            seal: seal(&keys.join("session.key"))?,
+            seal,
+            shelf: Arc::new(shelf),
+            slots: Arc::new(Slots::new(streams.per_session, streams.total)),
             grants: Arc::clone(&grants) as _,
             approvals: Arc::clone(&approvals) as _,
             pins: Arc::clone(&pins) as _,

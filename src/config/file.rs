@@ -34,6 +34,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
+    pub(super) streams: Streams,
+    #[serde(default)]
     pub(super) connection: Vec<Spanned<ConnectionTable>>,
 }
 
@@ -104,8 +106,12 @@ pub(super) struct Roles {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Limits {
     pub(super) message_bytes: usize,
+    pub(super) event_bytes: Option<usize>,
     pub(super) depth: usize,
     pub(super) upstream_first_byte: Span,
+    pub(super) call_timeout: Span,
+    pub(super) head_timeout: Span,
+    pub(super) body_timeout: Span,
     pub(super) keep_alive: Span,
 }
 
@@ -114,9 +120,37 @@ impl Default for Limits {
         let limits = crate::mcp::Limits::default();
         Self {
             message_bytes: limits.bytes,
+            event_bytes: None,
             depth: limits.depth,
             upstream_first_byte: Span::minutes(5),
+            call_timeout: Span::minutes(60),
+            head_timeout: Span(Duration::from_secs(90)),
+            body_timeout: Span(Duration::from_secs(60)),
             keep_alive: Span(Duration::from_secs(15)),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Streams {
+    pub(super) per_session: usize,
+    pub(super) total: usize,
+    pub(super) stalled: Span,
+    pub(super) keep_events: usize,
+    pub(super) keep_bytes: usize,
+    pub(super) keep_for: Span,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            per_session: 128,
+            total: 16_384,
+            stalled: Span::minutes(1),
+            keep_events: 256,
+            keep_bytes: 1024 * 1024,
+            keep_for: Span::minutes(5),
         }
     }
 }

@@ -87,6 +87,8 @@ pub struct Settings {
     pub approval_expire: Duration,
     /// The data path.
     pub gateway: gateway::Settings,
+    /// How long a request's head may be on its way.
+    pub head_timeout: Duration,
     /// Bounds on upstreams.
     pub upstream: upstream::Bounds,
     /// The registered MCP servers.
@@ -142,6 +144,7 @@ impl Settings {
             mcp::Limits { bytes: file.limits.message_bytes, depth: file.limits.depth.min(127) };
         let bounds = upstream::Bounds {
             message_bytes: limits.bytes,
+            event_bytes: file.limits.event_bytes.unwrap_or(limits.bytes + EVENT_FIELDS),
             first_byte: file.limits.upstream_first_byte.0,
         };
         let connections = connection::check(file.connection, base, &place)?;
@@ -169,12 +172,28 @@ impl Settings {
                 approval_wait: file.approvals.wait.0,
                 keep_alive: file.limits.keep_alive.0,
                 drain: file.server.drain.0,
+                call_timeout: file.limits.call_timeout.0,
+                body_timeout: file.limits.body_timeout.0,
+                streams: gateway::Streams {
+                    per_session: file.streams.per_session,
+                    total: file.streams.total,
+                    stalled: file.streams.stalled.0,
+                    keeping: gateway::shelf::Keeping {
+                        events: file.streams.keep_events,
+                        bytes: file.streams.keep_bytes,
+                        time: file.streams.keep_for.0,
+                    },
+                },
             },
+            head_timeout: file.limits.head_timeout.0,
             upstream: bounds,
             connections,
         })
     }
 }
+
+/// What an event may have besides the longest message, unless configured.
+const EVENT_FIELDS: usize = 64 * 1024;
 
 /// The policy files of a folder, by name: every `*.cedar` in it.
 ///

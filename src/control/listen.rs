@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
@@ -22,8 +23,19 @@ use crate::audit::{Entry, Record, Recorder, RefusalStage};
 
 /// How long a client has for its TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a connection may be idle, and a request's head be on its way.
-const IDLE: Duration = Duration::from_secs(90);
+/// How long a client has to answer a ping of HTTP/2.
+const PONG: Duration = Duration::from_secs(20);
+
+/// How long the listener waits for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// How long a connection may be idle, and a request's head be on its way.
+    pub head: Duration,
+    /// How long a connection may take no byte of what is written to it.
+    pub stalled: Duration,
+    /// How long running requests have to finish at the end.
+    pub drain: Duration,
+}
 
 /// Certificate or key that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +80,14 @@ pub fn tls(
     Ok(Arc::new(config))
 }
 
-/// Serves until `stop` is done, then lets running requests finish for `drain` at most.
+/// Serves until `stop` is done, then lets running requests finish for a while.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     router: Router,
     recorder: Recorder,
     stop: impl Future<Output = ()>,
-    drain: Duration,
+    waits: Waits,
 ) {
     let acceptor = tls.map(TlsAcceptor::from);
     let graceful = GracefulShutdown::new();
@@ -98,10 +110,10 @@ pub async fn serve(
         let (watcher, recorder) = (graceful.watcher(), recorder.clone());
         tokio::spawn(async move {
             match acceptor {
-                None => connection(stream, peer, router, watcher).await,
+                None => connection(stream, peer, router, watcher, waits).await,
                 Some(acceptor) => {
                     match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => connection(stream, peer, router, watcher).await,
+                        Ok(Ok(stream)) => connection(stream, peer, router, watcher, waits).await,
                         Ok(Err(_)) | Err(_) => refused_handshake(&recorder, peer).await,
                     }
                 }
@@ -109,7 +121,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(waits.drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("some connections did not end in time and are cut");
     }
 }
@@ -119,15 +131,23 @@ async fn connection(
     peer: SocketAddr,
     router: Router,
     watcher: Watcher,
+    waits: Waits,
 ) {
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request.map(axum::body::Body::new)
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
-    builder.http2().timer(TokioTimer::new());
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(waits.head);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(waits.head)
+        .keep_alive_timeout(PONG);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(waits.stalled));
+    let stream = TokioIo::new(Box::pin(stream));
+    let serving = builder.serve_connection(stream, TowerToHyperService::new(service));
     // A client that breaks off is the client's business.
     let _broken_off = watcher.watch(serving.into_owned()).await;
 }

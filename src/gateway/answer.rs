@@ -1,31 +1,27 @@
-//! What comes back: judged, filtered, masked, recorded, and only then released; a stream event by
-//! event.
+//! What comes back: judged, filtered, masked, recorded, and only then released. Streams go on in
+//! [`super::pump`].
 
 use std::sync::Arc;
 
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use super::authenticate::Caller;
 use super::lists::{Item, Listed};
-use super::records::{Denied, OutEvent, Outbound, Trail, own_words};
+use super::records::{Denied, Outbound, Trail, own_words};
 use super::refusal::Refusal;
-use super::respond::{Piece, Reply};
+use super::respond::{Opening, Reply};
 use super::seal::Sealed;
 use super::{Gateway, unrecorded};
-use crate::audit::{Durable, Outcome};
+use crate::audit::{Durable, Outcome, RecordError};
 use crate::mask::Masked;
-use crate::mcp::sse::{self, Event};
 use crate::mcp::{Kind, Message, Origin, headers};
 use crate::policy::{Act, Call, Decision, Direction, Permit};
-use crate::upstream::{Answer, Body, Events, UpstreamError};
-
-/// Events on their way to a slow client before the upstream is no longer read.
-const IN_FLIGHT: usize = 4;
+use crate::upstream::{Answer, Body, UpstreamError};
 
 /// A message of the server, after policy and masking.
-enum Judged {
+pub(super) enum Judged {
     /// It answers a request of the client.
     Answer {
         masked: Masked,
@@ -39,17 +35,11 @@ enum Judged {
     Dropped(Box<Denied>),
 }
 
-/// Whether a stream goes on after an event.
-enum Flow {
-    On,
-    End,
-}
-
 impl Gateway {
     pub(super) async fn answer(
         self: Arc<Self>,
         caller: Caller,
-        permit: Durable<Permit>,
+        permit: Arc<Durable<Permit>>,
         answer: Result<Answer, UpstreamError>,
     ) -> Reply {
         let mut trail = Trail::of(permit.get().call());
@@ -66,6 +56,9 @@ impl Gateway {
             trail.upstream_status = Some(answer.status.as_u16());
         }
         let call = permit.get().call();
+        let session = answer.headers.get(headers::SESSION_ID);
+        // Some servers say with every answer which session it is of, which its client has said.
+        let known = session.and_then(|id| id.to_str().ok()) == caller.protocol_session.as_deref();
         let Some(headers) = self.seal_session(&caller, answer.headers) else {
             let refusal = Refusal::failed_closed("unsealable", "the session cannot be sealed");
             return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
@@ -93,17 +86,51 @@ impl Gateway {
                 }
             },
             Body::Stream(events) => {
-                let opened = trail.opened(answer.status, headers);
-                match self.recorder.record(opened).await {
-                    Err(error) => unrecorded(&error, true),
-                    Ok(opened) => {
-                        let (pieces, stream) = mpsc::channel(IN_FLIGHT);
-                        tokio::spawn(self.pump(caller, permit, trail, events, pieces));
-                        Reply::Stream(opened, stream)
-                    }
-                }
+                let opening = match self
+                    .opening(&caller, &permit, &trail, answer.status, headers, known)
+                    .await
+                {
+                    Ok(opening) => opening,
+                    Err(error) => return unrecorded(&error, true),
+                };
+                let (line, pieces) = self.line_of_server(&caller, call);
+                tokio::spawn(Arc::clone(&self).pump(
+                    caller,
+                    Arc::clone(&permit),
+                    trail,
+                    events,
+                    line,
+                ));
+                Reply::Stream(opening, pieces)
             }
         }
+    }
+
+    /// The head of a stream. One that answers a message and has nothing in it that is the
+    /// upstream's needs no record of its own: what follows is recorded event by event.
+    async fn opening(
+        &self,
+        caller: &Caller,
+        permit: &Arc<Durable<Permit>>,
+        trail: &Trail,
+        status: StatusCode,
+        mut given: HeaderMap,
+        known: bool,
+    ) -> Result<Opening, RecordError> {
+        let ours = [CONTENT_TYPE, CACHE_CONTROL];
+        let echoed = given.remove(headers::SESSION_ID);
+        let session = if echoed.is_some() { caller.headers.get(headers::SESSION_ID) } else { None };
+        let plain = permit.get().call().is_request()
+            && status == StatusCode::OK
+            && (known || echoed.is_none())
+            && given.keys().all(|name| ours.contains(name) || name == headers::X_ACCEL_BUFFERING);
+        if plain {
+            return Ok(Opening::Forwarded(Arc::clone(permit), session.cloned()));
+        }
+        if let Some(sealed) = echoed {
+            given.insert(headers::SESSION_ID, sealed);
+        }
+        self.recorder.record(trail.opened(status, given)).await.map(Opening::Recorded)
     }
 
     /// Records a whole answer and gives the reply.
@@ -136,7 +163,7 @@ impl Gateway {
         outcome: Outcome,
     ) -> Reply {
         let json = HeaderValue::from_static(headers::JSON);
-        let head = HeaderMap::from_iter([(axum::http::header::CONTENT_TYPE, json)]);
+        let head = HeaderMap::from_iter([(CONTENT_TYPE, json)]);
         match self.masker.message(message) {
             Ok(masked) => self.whole(trail.outbound(status, head, outcome, Some(&masked))).await,
             Err(error) => {
@@ -160,7 +187,12 @@ impl Gateway {
 
     /// Judges one message of the server: an answer is filtered and masked; a message of the
     /// server's own is a call in the other direction, decided like every call.
-    async fn judge(&self, caller: &Caller, call: &Call, raw: Bytes) -> Result<Judged, Refusal> {
+    pub(super) async fn judge(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        raw: Bytes,
+    ) -> Result<Judged, Refusal> {
         let message = Message::decode(raw, Origin::Server, &self.settings.limits)
             .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))?;
         let Kind::Response { id, is_error } = message.kind() else {
@@ -213,143 +245,9 @@ impl Gateway {
         Ok(Judged::Answer { masked, outcome, is_final })
     }
 
-    /// Carries a stream to its end: each event is judged, masked, recorded and released by
-    /// itself, and the upstream is read no faster than the client reads.
-    ///
-    /// Ends when the upstream ends, the client leaves, the grant is over, or something cannot be
-    /// recorded; in each case the call's last record says so.
-    async fn pump(
-        self: Arc<Self>,
-        caller: Caller,
-        permit: Durable<Permit>,
-        trail: Trail,
-        mut events: Events,
-        out: mpsc::Sender<Piece>,
-    ) {
-        let mut grant = caller.grant.clone();
-        let over = grant.ended(&*self.clock);
-        tokio::pin!(over);
-        let mut answered = false;
-        loop {
-            let event = tokio::select! {
-                // In this order: nothing is released any more to who has lost the grant.
-                biased;
-                ended = &mut over => {
-                    let refusal = Refusal::ended(ended);
-                    self.stop(&permit, &trail, &refusal, Outcome::Expired, answered, &out).await;
-                    return;
-                }
-                () = out.closed() => {
-                    self.close(&trail, Outcome::Cancelled, answered).await;
-                    return;
-                }
-                () = self.stopping() => {
-                    let (refusal, outcome) = (Refusal::stopping(), Outcome::Cancelled);
-                    self.stop(&permit, &trail, &refusal, outcome, answered, &out).await;
-                    return;
-                }
-                event = events.next() => event,
-            };
-            match event {
-                None => {
-                    self.close(&trail, Outcome::StreamEnd, answered).await;
-                    return;
-                }
-                Some(Err(error)) => {
-                    let connection = &permit.get().call().connection;
-                    let refusal = Refusal::upstream_failed(connection, &error);
-                    let outcome = Outcome::UpstreamFailed;
-                    self.stop(&permit, &trail, &refusal, outcome, answered, &out).await;
-                    return;
-                }
-                Some(Ok(event)) => {
-                    match self.release(&caller, &permit, &trail, &event, &mut answered, &out).await
-                    {
-                        Flow::On => {}
-                        Flow::End => return,
-                    }
-                }
-            }
-        }
-    }
-
-    async fn release(
-        &self,
-        caller: &Caller,
-        permit: &Durable<Permit>,
-        trail: &Trail,
-        event: &Event,
-        answered: &mut bool,
-        out: &mpsc::Sender<Piece>,
-    ) -> Flow {
-        let call = permit.get().call();
-        let fail = async |refusal: Refusal, answered: bool| {
-            let outcome = Outcome::UpstreamFailed;
-            self.stop(permit, trail, &refusal, outcome, answered, out).await;
-            Flow::End
-        };
-        // A comment is a sign of life; what it says is nobody's business.
-        // So is an event of another name than MCP's, which no client reads.
-        if event.is_filler() || event.event.as_deref().is_some_and(|name| name != "message") {
-            return sent(out.send(Piece::KeepAlive).await);
-        }
-        if !event.exact {
-            let error = UpstreamError::BrokeOff { why: "an event is not UTF-8".to_owned() };
-            return fail(Refusal::upstream_failed(&call.connection, &error), *answered).await;
-        }
-        let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
-        // An id comes back as it was, so it is sealed and not masked.
-        let id = event.id.as_deref().and_then(|id| {
-            let (subject, connection) = (&caller.grant.subject.id, &caller.grant.connection);
-            if id.is_empty() {
-                Some(String::new())
-            } else {
-                self.seal.seal(Sealed::Event, id, subject, connection)
-            }
-        });
-        let frame = |data: Option<&str>| frame(event.retry, id.as_deref(), data);
-        let out_event = match data {
-            // A priming event: only its id and retry matter.
-            None => {
-                let frame = frame(event.data.as_ref().map(|_| ""));
-                trail.event(frame, Outcome::StreamEvent, false, None)
-            }
-            Some(data) => {
-                let raw = Bytes::copy_from_slice(data.as_bytes());
-                match self.judge(caller, call, raw).await {
-                    Err(refusal) => return fail(refusal, *answered).await,
-                    Ok(Judged::Answer { masked, outcome, is_final }) => {
-                        let frame = frame(std::str::from_utf8(masked.bytes()).ok());
-                        let last = is_final && !*answered;
-                        *answered |= is_final;
-                        trail.event(frame, outcome, last, Some(&masked))
-                    }
-                    Ok(Judged::OfServer(permit)) => {
-                        let shown = std::str::from_utf8(&permit.call().shown).ok();
-                        OutEvent::of_server(&permit, frame(shown))
-                    }
-                    Ok(Judged::Dropped(denied)) => {
-                        let no = denied.answer.clone();
-                        if let Err(error) = self.recorder.record(*denied).await {
-                            return broken(&error, out).await;
-                        }
-                        if let Some(no) = no {
-                            self.answer_server(caller, no).await;
-                        }
-                        return Flow::On;
-                    }
-                }
-            }
-        };
-        match self.recorder.record(out_event).await {
-            Ok(recorded) => sent(out.send(Piece::Event(recorded)).await),
-            Err(error) => broken(&error, out).await,
-        }
-    }
-
     /// Answers a server's own request that policy denied, so that the server does not wait for
     /// ever. The answer is a call like every other: decided, recorded, then forwarded.
-    async fn answer_server(&self, caller: &Caller, no: Bytes) {
+    pub(super) async fn answer_server(&self, caller: &Caller, no: Bytes) {
         let Ok(message) = Message::decode(no, Origin::Client, &self.settings.limits) else {
             return;
         };
@@ -384,31 +282,6 @@ impl Gateway {
         self.close(&trail, outcome, false).await;
     }
 
-    /// Ends a stream in the gateway's own name: whoever still waits for an answer gets one.
-    async fn stop(
-        &self,
-        permit: &Durable<Permit>,
-        trail: &Trail,
-        refusal: &Refusal,
-        outcome: Outcome,
-        answered: bool,
-        out: &mpsc::Sender<Piece>,
-    ) {
-        let call = permit.get().call();
-        if answered || !call.is_request() {
-            self.close(trail, outcome, answered).await;
-            return;
-        }
-        match self.own_answer(call, trail, refusal, outcome).await {
-            Reply::Whole(outbound) => {
-                let _client_left = out.send(Piece::Whole(outbound)).await;
-            }
-            _ => {
-                let _client_left = out.send(Piece::Broken).await;
-            }
-        }
-    }
-
     /// Records how a call ended of which nothing more goes to the client.
     pub(super) async fn close(&self, trail: &Trail, outcome: Outcome, answered: bool) {
         if answered {
@@ -421,17 +294,6 @@ impl Gateway {
     }
 }
 
-async fn broken(error: &crate::audit::RecordError, out: &mpsc::Sender<Piece>) -> Flow {
-    tracing::error!(%error, "the audit log cannot be written; a stream is cut");
-    let _client_left = out.send(Piece::Broken).await;
-    Flow::End
-}
-
-/// A client that left is noticed by the loop, which then records it.
-fn sent<E>(_outcome: Result<(), E>) -> Flow {
-    Flow::On
-}
-
 fn is_tool_error(message: &Message) -> bool {
     #[derive(serde::Deserialize)]
     struct ToolResult {
@@ -442,46 +304,4 @@ fn is_tool_error(message: &Message) -> bool {
         .result()
         .and_then(|result| serde_json::from_str::<ToolResult>(result).ok())
         .is_some_and(|result| result.is_error)
-}
-
-/// An event anew. Comments and unknown fields, which nobody can mask, are gone, and the pause that
-/// the server asks for is bounded: a number of any size could stand for anything.
-fn frame(retry: Option<u64>, id: Option<&str>, data: Option<&str>) -> Bytes {
-    let mut text = String::new();
-    if let Some(retry) = retry {
-        let retry = retry.min(LONGEST_RETRY);
-        text.push_str(&format!("retry: {retry}\n"));
-    }
-    match data {
-        Some(data) => {
-            let mut bytes = text.into_bytes();
-            bytes.extend_from_slice(&sse::encode(None, id, data));
-            bytes.into()
-        }
-        None => {
-            if let Some(id) = id {
-                text.push_str(&format!("id: {id}\n"));
-            }
-            text.push('\n');
-            text.into()
-        }
-    }
-}
-
-/// The longest pause before a client reconnects, in milliseconds.
-const LONGEST_RETRY: u64 = 10 * 60 * 1000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_is_made_anew() {
-        let text = |retry, id, data| String::from_utf8(frame(retry, id, data).to_vec()).unwrap();
-        assert_eq!(text(None, None, Some("{}")), "data: {}\n\n");
-        // A social security number is no pause.
-        let primed = text(Some(78_051_120), Some("sealed"), Some(""));
-        assert_eq!(primed, "retry: 600000\nid: sealed\ndata: \n\n");
-        assert_eq!(text(Some(5), Some(""), None), "retry: 5\nid: \n\n");
-    }
 }

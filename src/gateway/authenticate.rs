@@ -17,6 +17,8 @@ use super::ports::LiveGrant;
 use super::records::Refused;
 use super::refusal::{Refusal, connection_name};
 use super::seal::{Sealed, UnknownSession};
+use super::shelf::Place;
+use super::slots::Slot;
 use crate::identity::dpop;
 use crate::mcp::headers;
 use crate::types::SubjectId;
@@ -31,6 +33,12 @@ pub(super) struct Caller {
     pub(super) headers: HeaderMap,
     /// The upstream's own session id, unsealed.
     pub(super) protocol_session: Option<String>,
+    /// Where in a stream that the gateway keeps the caller wants to go on.
+    pub(super) place: Option<Place>,
+    /// Held as long as the caller's call may have a stream.
+    pub(super) slot: Option<Slot>,
+    /// Whether what reads the answer's stream is a line of the gateway's own.
+    pub(super) relayed: bool,
 }
 
 impl Caller {
@@ -157,11 +165,17 @@ impl Gateway {
             }
         };
         let mut given = head.headers.clone();
+        let mut place = None;
         if given.contains_key(headers::LAST_EVENT_ID) {
             let sealed = single(&given, headers::LAST_EVENT_ID).unwrap_or_default();
-            let id = self.seal.open(Sealed::Event, sealed, &grant.subject.id, &name)?;
-            let id = HeaderValue::from_bytes(id.as_bytes()).map_err(|_| UnknownSession)?;
-            given.insert(headers::LAST_EVENT_ID, id);
+            place = self.shelf.place(sealed, &grant.session, &grant.subject.id, &name);
+            if place.is_some() && head.method == Method::GET {
+                given.remove(headers::LAST_EVENT_ID);
+            } else {
+                let id = self.seal.open(Sealed::Event, sealed, &grant.subject.id, &name)?;
+                let id = HeaderValue::from_bytes(id.as_bytes()).map_err(|_| UnknownSession)?;
+                given.insert(headers::LAST_EVENT_ID, id);
+            }
         }
         Ok(Caller {
             grant,
@@ -169,6 +183,9 @@ impl Gateway {
             source: known.source,
             headers: given,
             protocol_session,
+            place,
+            slot: None,
+            relayed: false,
         })
     }
 }

@@ -49,9 +49,10 @@ impl Gateway {
             _ => {}
         }
         let limit = self.settings.limits.bytes;
-        let bytes = Limited::new(body, limit)
-            .collect()
+        let patience = self.settings.body_timeout;
+        let bytes = tokio::time::timeout(patience, Limited::new(body, limit).collect())
             .await
+            .map_err(|_| Refusal::slow_body(patience))?
             .map_err(|_too_long_or_broken| Refusal::body(limit))?
             .to_bytes();
         let message = Message::decode(bytes, Origin::Client, &self.settings.limits)

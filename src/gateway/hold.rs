@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::authenticate::Caller;
-use super::ports::Answer;
+use super::line::Line;
+use super::ports::{Answer, Ended, PortError};
 use super::records::{Denied, Trail, Waiting};
 use super::refusal::Refusal;
-use super::respond::{Piece, Reply};
+use super::respond::{Opening, Piece, Reply};
 use super::{Gateway, has_left, unrecorded};
 use crate::audit::Outcome;
 use crate::mcp::{Message, sse};
@@ -44,7 +45,10 @@ impl Gateway {
         };
         let until = self.until(self.settings.approval_wait);
         if !caller.takes_stream() {
-            let settling = Arc::clone(&self).settle(caller, need, approval, trail.clone(), until);
+            let settling = async {
+                let waited = self.wait(&caller, &need, &approval, until).await;
+                Arc::clone(&self).settle(caller, need, approval, trail.clone(), waited).await
+            };
             return tokio::select! {
                 reply = settling => reply,
                 () = has_left(Some(left)) => {
@@ -53,9 +57,9 @@ impl Gateway {
                 }
             };
         }
-        let (pieces, stream) = mpsc::channel(4);
-        tokio::spawn(self.hold_open(caller, need, approval, trail, until, pieces));
-        Reply::Held(waiting, stream)
+        let (line, shown) = self.line(caller.owner(), &need.call);
+        tokio::spawn(self.hold_open(caller, need, approval, trail, until, line));
+        Reply::Stream(Opening::Waiting(waiting), shown)
     }
 
     fn until(&self, wait: Duration) -> Timestamp {
@@ -66,60 +70,102 @@ impl Gateway {
     /// Keeps a stream alive while the call waits, then carries its answer into the stream.
     async fn hold_open(
         self: Arc<Self>,
-        caller: Caller,
+        mut caller: Caller,
         need: Need,
         approval: ApprovalId,
         trail: Trail,
         until: Timestamp,
-        out: mpsc::Sender<Piece>,
+        line: Line,
     ) {
+        caller.relayed = true;
         let progress = need.call.message().and_then(progress_token);
         let rule = need.rules.join(", ");
-        let settling =
-            Arc::clone(&self).settle(caller, need, approval.clone(), trail.clone(), until);
-        tokio::pin!(settling);
-        let mut ticks = tokio::time::interval(self.settings.keep_alive);
         let mut step = 0u64;
-        let reply = loop {
-            tokio::select! {
-                reply = &mut settling => break reply,
-                () = out.closed() => {
-                    // The request stays open: whoever makes the call again finds it.
-                    self.close(&trail, Outcome::Cancelled, false).await;
-                    return;
+        let waited = loop {
+            let waiting = self.wait(&caller, &need, &approval, until);
+            let waited = tokio::select! {
+                // A yes that has been taken is never left lying.
+                biased;
+                waited = waiting => Some(waited),
+                () = line.away() => None,
+                () = self.tell(&line, &trail, progress.as_deref(), &mut step, &approval, &rule) => {
+                    None
                 }
-                _ = ticks.tick() => {
-                    let piece = match &progress {
-                        None => Piece::KeepAlive,
-                        Some(token) => {
-                            step += 1;
-                            self.progress(&trail, token, step, &approval, &rule).await
-                        }
-                    };
-                    let _seen_above = out.send(piece).await;
-                }
+            };
+            if let Some(waited) = waited {
+                break waited;
+            }
+            // Without its client the call takes no yes: whoever makes it again finds the request
+            // open, and so does this one when its client is back.
+            if !line.back().await {
+                self.close(&trail, Outcome::Cancelled, false).await;
+                return line.finish();
             }
         };
-        relay(reply, &out).await;
+        let reply = Arc::clone(&self).settle(caller, need, approval, trail.clone(), waited).await;
+        self.relay(&trail, reply, &line).await;
+        line.finish();
     }
 
-    /// Waits for the answer, and acts on it.
+    /// Tells a client that waits so, until it is cut off.
+    async fn tell(
+        &self,
+        line: &Line,
+        trail: &Trail,
+        progress: Option<&str>,
+        step: &mut u64,
+        approval: &ApprovalId,
+        rule: &str,
+    ) {
+        let mut ticks = tokio::time::interval(self.settings.keep_alive);
+        loop {
+            ticks.tick().await;
+            let Some(token) = progress else {
+                line.keep_alive();
+                continue;
+            };
+            *step += 1;
+            let piece = self.progress(trail, token, *step, approval, rule).await;
+            if !self.put(trail, line, piece).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the answer.
+    async fn wait(
+        &self,
+        caller: &Caller,
+        need: &Need,
+        approval: &ApprovalId,
+        until: Timestamp,
+    ) -> Waited {
+        let mut grant = caller.grant.clone();
+        tokio::select! {
+            answer = self.approvals.answer(approval, &need.call.id, until) => {
+                Waited::Answered(answer)
+            }
+            ended = grant.ended(&*self.clock) => Waited::Over(ended),
+            () = self.stopping() => Waited::Stopping,
+        }
+    }
+
+    /// Acts on the answer.
     async fn settle(
         self: Arc<Self>,
         caller: Caller,
         need: Need,
         approval: ApprovalId,
         trail: Trail,
-        until: Timestamp,
+        waited: Waited,
     ) -> Reply {
-        let mut grant = caller.grant.clone();
-        let answer = tokio::select! {
-            answer = self.approvals.answer(&approval, &need.call.id, until) => answer,
-            ended = grant.ended(&*self.clock) => {
+        let answer = match waited {
+            Waited::Answered(answer) => answer,
+            Waited::Over(ended) => {
                 let refusal = Refusal::ended(ended);
                 return self.own_answer(&need.call, &trail, &refusal, Outcome::Expired).await;
             }
-            () = self.stopping() => {
+            Waited::Stopping => {
                 let refusal = Refusal::stopping();
                 return self.own_answer(&need.call, &trail, &refusal, Outcome::Cancelled).await;
             }
@@ -193,7 +239,7 @@ impl Gateway {
         let frame = sse::encode(None, None, text);
         let event = trail.event(frame, Outcome::StreamEvent, false, Some(&masked));
         match self.recorder.record(event).await {
-            Ok(event) => Piece::Event(event),
+            Ok(event) => Piece::Event(Arc::new(event)),
             Err(error) => {
                 tracing::error!(%error, "the audit log cannot be written; a stream is cut");
                 Piece::Broken
@@ -202,29 +248,11 @@ impl Gateway {
     }
 }
 
-/// Carries a reply into a stream that has begun.
-async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
-    let piece = match reply {
-        Reply::Whole(outbound) => Piece::Whole(outbound),
-        Reply::Denied(denied) => Piece::Denied(denied),
-        Reply::Stream(_head, mut pieces) => {
-            loop {
-                // A client that leaves is noticed at once, not when the server speaks again.
-                let piece = tokio::select! {
-                    piece = pieces.recv() => piece,
-                    () = out.closed() => return,
-                };
-                let Some(piece) = piece else { return };
-                if out.send(piece).await.is_err() {
-                    return;
-                }
-            }
-        }
-        Reply::Held(..) | Reply::Refused(_) | Reply::Left | Reply::Unrecorded { .. } => {
-            Piece::Broken
-        }
-    };
-    let _client_left = out.send(piece).await;
+/// What ended the wait.
+enum Waited {
+    Answered(Result<Answer, PortError>),
+    Over(Ended),
+    Stopping,
 }
 
 /// The progress token as JSON text: a string or an integer.

@@ -19,7 +19,10 @@
 //! | [`authenticate`] | a live grant, and proof of its key |
 //! | [`decode`] | one strict message, or one of the two acts without one |
 //! | [`hold`] | waiting for a person |
-//! | [`answer`] | what comes back: judged, filtered, masked, recorded, event by event |
+//! | [`answer`] | what comes back: judged, filtered, masked, recorded |
+//! | [`pump`] | streams, event by event |
+//! | [`line`], [`shelf`], [`kept`] | streams that outlive their connection, and what is kept of them |
+//! | [`slots`] | how many streams are open |
 //! | [`lists`] | lists show what may be used |
 //! | [`pins`] | a tool is what it was when it was accepted |
 //! | [`records`] | what the records say |
@@ -32,13 +35,18 @@ mod answer;
 mod authenticate;
 mod decode;
 mod hold;
+mod kept;
+mod line;
 mod lists;
 pub mod pins;
 pub mod ports;
+mod pump;
 pub mod records;
 pub mod refusal;
 pub mod respond;
 pub mod seal;
+pub mod shelf;
+pub mod slots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,11 +63,13 @@ use self::records::{Denied, Trail};
 use self::refusal::Refusal;
 use self::respond::Reply;
 use self::seal::Seal;
+use self::shelf::{Keeping, Shelf};
+use self::slots::{Full, Slots};
 use crate::audit::{Durable, Outcome, RecordError, Recorder};
 use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::GrantVerifier;
 use crate::mask::Masker;
-use crate::mcp::{Limits, modern};
+use crate::mcp::{Limits, Message, modern};
 use crate::policy::{Act, Call, Decision, Permit, PolicySet};
 use crate::types::{Clock, ConnectionName};
 use crate::upstream::Upstream;
@@ -75,6 +85,25 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// How long running calls have when the server stops.
     pub drain: Duration,
+    /// How long an MCP server may say nothing on a call.
+    pub call_timeout: Duration,
+    /// How long a request's body may be on its way.
+    pub body_timeout: Duration,
+    /// Bounds on streams.
+    pub streams: Streams,
+}
+
+/// Bounds on streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// How many calls and streams one session may have open.
+    pub per_session: usize,
+    /// How many all sessions may.
+    pub total: usize,
+    /// How long a client may take nothing of a stream before it is cut off.
+    pub stalled: Duration,
+    /// What is kept for clients that are cut off.
+    pub keeping: Keeping,
 }
 
 /// Everything that the data path uses.
@@ -93,8 +122,12 @@ pub struct Gateway {
     pub verifier: Arc<GrantVerifier>,
     /// Proofs that were used.
     pub replay: ReplayCache,
-    /// Seals legacy session ids.
-    pub seal: Seal,
+    /// Seals legacy session ids and event ids.
+    pub seal: Arc<Seal>,
+    /// Streams that clients may take up again.
+    pub shelf: Arc<Shelf>,
+    /// Streams that are open.
+    pub slots: Arc<Slots>,
     /// Where grants are looked up.
     pub grants: Arc<dyn Grants>,
     /// Where people are asked.
@@ -140,7 +173,7 @@ impl Gateway {
     ) -> Reply {
         let (head, body) = request.into_parts();
 
-        let caller = match self.authenticate(connection, &head).await {
+        let mut caller = match self.authenticate(connection, &head).await {
             Ok(caller) => caller,
             Err(refused) => return self.refuse(refused).await,
         };
@@ -148,6 +181,11 @@ impl Gateway {
             Ok(call) => call,
             Err(refused) => return self.refuse(refused).await,
         };
+        if let Err(full) = self.take_slot(&mut caller, &call) {
+            let id = call.message().and_then(Message::id).cloned();
+            let refused = caller.refused(Refusal::full(full));
+            return self.refuse(records::Refused { id, ..refused }).await;
+        }
         match self.pin(&mut call).await {
             Ok(None) => {}
             Ok(Some(denial)) => {
@@ -166,43 +204,82 @@ impl Gateway {
         }
     }
 
-    /// From the permit to the reply: record, forward, mask, record.
+    /// A slot for a call whose answer may be a stream, before it is forwarded.
+    fn take_slot(&self, caller: &mut Caller, call: &Call) -> Result<(), Full> {
+        let streams = call.is_request() && caller.takes_stream() || matches!(call.act, Act::Listen);
+        if streams {
+            caller.slot = Some(self.slots.take(&caller.grant.session)?);
+        }
+        Ok(())
+    }
+
+    /// From the permit to the reply: record, then [`Self::send`].
     ///
     /// `left` ends when the client hangs up before the answer begins; without it the call goes on
     /// whatever the client does.
     async fn pass(
         self: Arc<Self>,
         caller: Caller,
-        permit: Permit,
+        mut permit: Permit,
         left: Option<oneshot::Receiver<()>>,
     ) -> Reply {
+        if let Some(place) = &caller.place {
+            permit = match self.resume(&caller, place, permit).await {
+                Ok(permit) => permit,
+                Err(reply) => return reply,
+            };
+        }
         let permit: Durable<Permit> = match self.recorder.record(permit).await {
             Ok(permit) => permit,
             Err(error) => return unrecorded(&error, false),
         };
+        let permit = Arc::new(permit);
+        let call = permit.get().call();
+        if matches!(call.act, Act::End) {
+            self.shelf.forget_protocol_session(&caller.owner());
+        }
+        if Self::opens_early(&caller, call) {
+            self.early(caller, permit, left).await
+        } else {
+            self.send(caller, permit, left).await
+        }
+    }
+
+    /// From the record to the reply: forward, mask, record.
+    async fn send(
+        self: Arc<Self>,
+        caller: Caller,
+        permit: Arc<Durable<Permit>>,
+        left: Option<oneshot::Receiver<()>>,
+    ) -> Reply {
         let route = caller.route();
         let mut grant = caller.grant.clone();
+        let call = permit.get().call();
+        let patience = pump::call_timeout(call, self.settings.call_timeout);
         let answer = tokio::select! {
             answer = caller.upstream.forward(&permit, &route, &caller.headers) => answer,
             // Whoever has lost the grant gets no answer any more, however long it took. One that
             // runs out was good when the call was made; and brokers take "expired" to mean that
             // nothing was forwarded, and would make the call again.
-            () = has_left(left), if ends_with_its_client(permit.get().call()) => {
-                self.close(&Trail::of(permit.get().call()), Outcome::Cancelled, false).await;
+            () = has_left(left), if ends_with_its_client(call) => {
+                self.close(&Trail::of(call), Outcome::Cancelled, false).await;
                 return Reply::Left;
             }
             () = self.stopping() => {
-                let call = permit.get().call();
                 let (trail, refusal) = (Trail::of(call), Refusal::stopping());
                 return self.own_answer(call, &trail, &refusal, Outcome::Cancelled).await;
             }
             () = grant.revoked() => {
-                let call = permit.get().call();
                 let (trail, refusal) = (Trail::of(call), Refusal::ended(Ended::Revoked));
                 return self.own_answer(call, &trail, &refusal, Outcome::Expired).await;
             }
+            () = pump::sleep(patience) => {
+                let after = patience.unwrap_or_default();
+                let refusal = Refusal::call_timed_out(&call.connection, after);
+                return self.own_answer(call, &Trail::of(call), &refusal, Outcome::TimedOut).await;
+            }
         };
-        self.answer(caller, permit, answer).await
+        self.answer(caller, Arc::clone(&permit), answer).await
     }
 
     /// Puts a call to the policies in force.
@@ -247,6 +324,7 @@ impl Gateway {
         connection: &ConnectionName,
         session: &crate::types::SessionId,
     ) {
+        self.shelf.forget(session);
         if let Some(upstream) = self.connections.get(connection) {
             upstream.end_session(session).await;
         }

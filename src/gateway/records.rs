@@ -143,6 +143,28 @@ impl Evidence for Waiting {
     }
 }
 
+/// A stream that a client takes up again, which is played from what the gateway kept: it is decided
+/// like every call, and goes to no server.
+pub struct Resumed {
+    permit: Permit,
+}
+
+impl Resumed {
+    pub(super) fn new(permit: Permit) -> Self {
+        Self { permit }
+    }
+}
+
+impl Evidence for Resumed {
+    fn entry(&self) -> Entry {
+        let mut entry = self.permit.entry();
+        if let Record::Call { forwarded, .. } = &mut entry.record {
+            *forwarded = false;
+        }
+        entry
+    }
+}
+
 /// Somebody turned away before a call came about.
 pub struct Refused {
     pub(super) refusal: Refusal,
@@ -249,6 +271,11 @@ impl Trail {
     /// The end of a call of which nothing more goes to the client.
     pub(super) fn ended(&self, outcome: Outcome) -> Entry {
         self.entry(outcome, true, None)
+    }
+
+    /// That the client was cut off because it did not read.
+    pub(super) fn stalled(&self, last: bool) -> Entry {
+        self.entry(Outcome::Stalled, last, None)
     }
 }
 

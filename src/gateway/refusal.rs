@@ -5,12 +5,15 @@
 //! that JSON-RPC and MCP reserve (-32768 to -32000), except where the protocol itself defines the
 //! case.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::ports::{Ended, PortError};
 use super::seal::UnknownSession;
+use super::slots::Full;
 use crate::audit::RefusalStage;
 use crate::identity::TokenError;
 use crate::identity::dpop::DpopError;
@@ -35,6 +38,8 @@ pub mod rpc {
     pub const UPSTREAM: i64 = -31007;
     /// What must be recorded or masked could not be.
     pub const FAILED_CLOSED: i64 = -31008;
+    /// A configured limit on number or time.
+    pub const LIMIT: i64 = -31009;
     /// MCP 2026-07-28: a mirrored header is not what the body says.
     pub const HEADER_MISMATCH: i64 = -32020;
     /// JSON-RPC: invalid request.
@@ -150,6 +155,52 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, rpc::INVALID_REQUEST, "too_large", stage, message)
     }
 
+    /// The request's body did not arrive in time.
+    pub fn slow_body(after: Duration) -> Self {
+        let message = format!("the request's body did not arrive within {} s", after.as_secs());
+        let stage = RefusalStage::Limit;
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Self::new(status, rpc::INVALID_REQUEST, "body_timeout", stage, message)
+    }
+
+    /// As many streams are open as may be; nothing was forwarded.
+    pub fn full(full: Full) -> Self {
+        let (status, code, message) = match full {
+            Full::Session { limit } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_streams",
+                format!("this session has {limit} calls and streams open, the most it may have"),
+            ),
+            Full::All { limit } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "server_full",
+                format!("the gateway has {limit} calls and streams open, the most it takes"),
+            ),
+        };
+        Self::new(status, rpc::LIMIT, code, RefusalStage::Limit, message)
+            .hint("nothing was forwarded; close a stream or try again later")
+    }
+
+    /// What came after the client's `Last-Event-ID` is not kept.
+    pub fn stream_gone() -> Self {
+        let message = "what followed this Last-Event-ID is not kept any more";
+        let stage = RefusalStage::Route;
+        Self::new(StatusCode::GONE, rpc::INVALID_REQUEST, "stream_gone", stage, message)
+            .hint("`mcpx sessions` shows whether the call was made")
+    }
+
+    /// The MCP server said nothing for too long; whether the call took effect is unknown.
+    pub fn call_timed_out(connection: &ConnectionName, after: Duration) -> Self {
+        let message = format!(
+            "connection {connection}: the MCP server said nothing for {} s; whether the call took \
+             effect is unknown",
+            after.as_secs()
+        );
+        let mut refusal = Self::upstream("call_timeout", message);
+        refusal.status = StatusCode::GATEWAY_TIMEOUT;
+        refusal
+    }
+
     /// A mirrored header of the modern era differs from the body.
     pub fn header_mismatch(header: &str) -> Self {
         let message = format!("the header {header} is not what the body says");
@@ -216,7 +267,12 @@ impl Refusal {
     pub fn upstream_malformed(connection: &ConnectionName, error: &DecodeError) -> Self {
         let message =
             format!("connection {connection}: the MCP server sent an unusable message: {error}");
-        Self::upstream("upstream_malformed", message)
+        let code = match error {
+            DecodeError::TooLarge { .. } => "upstream_too_large",
+            deep if deep.is_too_deep() => "upstream_too_deep",
+            _ => "upstream_malformed",
+        };
+        Self::upstream(code, message)
     }
 
     /// The MCP server answered a request that was not made here.
@@ -308,11 +364,16 @@ impl From<&DpopError> for Refusal {
 
 impl From<&DecodeError> for Refusal {
     fn from(error: &DecodeError) -> Self {
-        let (status, stage) = match error {
-            DecodeError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, RefusalStage::Limit),
-            _ => (StatusCode::BAD_REQUEST, RefusalStage::Decode),
+        let (status, stage, code) = match error {
+            DecodeError::TooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, RefusalStage::Limit, "too_large")
+            }
+            deep if deep.is_too_deep() => {
+                (StatusCode::BAD_REQUEST, RefusalStage::Limit, "too_deep")
+            }
+            _ => (StatusCode::BAD_REQUEST, RefusalStage::Decode, "malformed_message"),
         };
-        Self::new(status, error.code(), "malformed_message", stage, error.to_string())
+        Self::new(status, error.code(), code, stage, error.to_string())
     }
 }
 
@@ -390,4 +451,25 @@ impl From<&PortError> for Refusal {
 /// A name for the connection in a path, or the refusal that it is none.
 pub(super) fn connection_name(text: &str) -> Result<ConnectionName, Refusal> {
     text.parse().map_err(|_| Refusal::no_connection(&text.chars().take(64).collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::{Limits, Message, Origin};
+
+    #[test]
+    fn each_bound_on_a_message_has_a_code_of_its_own() {
+        let limits = Limits { bytes: 200, depth: 5 };
+        let with = |params: &str| {
+            let text = format!(r#"{{"jsonrpc":"2.0","method":"x","params":{params}}}"#);
+            let error = Message::decode(text.into(), Origin::Client, &limits).unwrap_err();
+            let upstream = Refusal::upstream_malformed(&"crm".parse().unwrap(), &error);
+            (Refusal::from(&error).code, upstream.code)
+        };
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(200));
+        assert_eq!(with(&long), ("too_large", "upstream_too_large"));
+        assert_eq!(with(r#"{"a":[[[[[[1]]]]]]}"#), ("too_deep", "upstream_too_deep"));
+        assert_eq!(with("{"), ("malformed_message", "upstream_malformed"));
+    }
 }

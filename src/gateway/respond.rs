@@ -21,40 +21,116 @@
 //! Nor does an answer that did not go through masking, because nothing outside the gateway can
 //! make an [`Outbound`].
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use tokio::sync::mpsc;
 
-use super::records::{Denied, OutEvent, Outbound, Refused, Waiting};
+use super::records::{Denied, OutEvent, Outbound, Refused, Resumed, Waiting};
 use super::refusal::rpc;
 use crate::audit::Durable;
 use crate::mcp::{headers, sse};
+use crate::policy::Permit;
 
-/// One piece of a stream.
+/// One piece of a stream. Copies of it are the same piece, for the same client.
+#[derive(Clone)]
 pub enum Piece {
     /// A recorded event.
-    Event(Durable<OutEvent>),
+    Event(Arc<Durable<OutEvent>>),
     /// A sign of life, which says nothing.
     KeepAlive,
     /// A whole answer, sent as an event because the stream had begun before it was known.
-    Whole(Durable<Outbound>),
+    Whole(Arc<Durable<Outbound>>),
     /// A policy's no, likewise.
-    Denied(Durable<Denied>),
+    Denied(Arc<Durable<Denied>>),
     /// The stream ends here without an end: what should follow could not be recorded.
     Broken,
+    /// An id of ours and nothing else, by which the client can take the stream up.
+    Primer(String),
+    /// A piece under an id of ours.
+    Placed(String, Box<Self>),
+}
+
+impl Piece {
+    /// How many bytes it is to keep, about.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Event(event) => event.get().frame.len(),
+            Self::Whole(whole) => whole.get().body.as_ref().map_or(0, Bytes::len),
+            Self::Denied(denied) => denied.get().answer.as_ref().map_or(0, Bytes::len),
+            Self::Placed(_, piece) => piece.len(),
+            Self::KeepAlive | Self::Broken | Self::Primer(_) => 0,
+        }
+    }
+
+    /// Whether it is an event with an id of the server's own.
+    pub(super) fn has_id(&self) -> bool {
+        let Self::Event(event) = self else { return false };
+        let mut lines = event.get().frame.split(|byte| *byte == b'\n');
+        lines.any(|line| line.starts_with(b"id:"))
+    }
+
+    /// The piece under an id of ours, unless it has one of the server's own.
+    pub(super) fn under(self, id: impl FnOnce() -> Option<String>) -> Self {
+        if self.has_id() {
+            return self;
+        }
+        match id() {
+            Some(id) => Self::Placed(id, Box::new(self)),
+            None => self,
+        }
+    }
+}
+
+/// What a stream is read from: what was kept of it, then what comes.
+pub struct Pieces {
+    kept: VecDeque<Piece>,
+    live: mpsc::Receiver<Piece>,
+}
+
+impl Pieces {
+    pub(super) fn after(kept: VecDeque<Piece>, live: mpsc::Receiver<Piece>) -> Self {
+        Self { kept, live }
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Piece> {
+        match self.kept.pop_front() {
+            Some(piece) => Some(piece),
+            None => self.live.recv().await,
+        }
+    }
+}
+
+impl From<mpsc::Receiver<Piece>> for Pieces {
+    fn from(live: mpsc::Receiver<Piece>) -> Self {
+        Self { kept: VecDeque::new(), live }
+    }
+}
+
+/// What allows a stream to begin.
+pub enum Opening {
+    /// A record of the upstream's own head, of which something goes on to the client.
+    Recorded(Durable<Outbound>),
+    /// The call's record. The head is the gateway's, and says no more than that there was a call;
+    /// at most the client's own session id stands in it again.
+    Forwarded(Arc<Durable<Permit>>, Option<HeaderValue>),
+    /// The record of a stream's being taken up again.
+    Resumed(Durable<Resumed>),
+    /// The record of a wait.
+    Waiting(Durable<Waiting>),
 }
 
 /// What a client gets.
 pub enum Reply {
     /// A whole answer.
     Whole(Durable<Outbound>),
-    /// A stream: its recorded head, then recorded events.
-    Stream(Durable<Outbound>, mpsc::Receiver<Piece>),
-    /// A stream that begins by waiting for a person.
-    Held(Durable<Waiting>, mpsc::Receiver<Piece>),
+    /// A stream: its head, then recorded events.
+    Stream(Opening, Pieces),
     /// A policy's no.
     Denied(Durable<Denied>),
     /// A refusal before there was a call.
@@ -76,15 +152,21 @@ pub fn write(reply: Reply) -> Response<Body> {
             let body = outbound.body.map_or_else(Body::empty, Body::from);
             response(outbound.status, outbound.headers, body)
         }
-        Reply::Stream(outbound, pieces) => {
+        Reply::Stream(Opening::Recorded(outbound), pieces) => {
             let outbound = outbound.into_inner();
             response(outbound.status, outbound.headers, stream_body(pieces))
         }
-        Reply::Held(_recorded, pieces) => {
+        Reply::Stream(
+            opening @ (Opening::Forwarded(..) | Opening::Resumed(_) | Opening::Waiting(_)),
+            pieces,
+        ) => {
             let mut head = HeaderMap::new();
             head.insert(CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM));
             head.insert("x-accel-buffering", HeaderValue::from_static("no"));
             head.insert(CACHE_CONTROL, HeaderValue::from_static("no-transform"));
+            if let Opening::Forwarded(_, Some(session)) = opening {
+                head.insert(headers::SESSION_ID, session);
+            }
             response(StatusCode::OK, head, stream_body(pieces))
         }
         Reply::Denied(denied) => {
@@ -148,18 +230,31 @@ fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body
     response
 }
 
-fn stream_body(pieces: mpsc::Receiver<Piece>) -> Body {
+fn stream_body(pieces: Pieces) -> Body {
     Body::from_stream(stream::unfold(pieces, async |mut pieces| {
-        let bytes = match pieces.recv().await? {
-            Piece::Event(event) => Ok(event.into_inner().frame),
-            Piece::KeepAlive => Ok(sse::comment("")),
-            Piece::Whole(outbound) => Ok(framed(outbound.into_inner().body.as_ref())),
-            Piece::Denied(denied) => Ok(framed(denied.into_inner().answer.as_ref())),
-            Piece::Broken => Err(std::io::Error::other("the audit log cannot be written")),
-        };
-        Some((bytes, pieces))
+        let piece = pieces.next().await?;
+        Some((written(&piece), pieces))
     }))
 }
+
+fn written(piece: &Piece) -> std::io::Result<Bytes> {
+    Ok(match piece {
+        Piece::Event(event) => event.get().frame.clone(),
+        Piece::KeepAlive => sse::comment(""),
+        Piece::Whole(outbound) => framed(outbound.get().body.as_ref()),
+        Piece::Denied(denied) => framed(denied.get().answer.as_ref()),
+        Piece::Primer(id) => Bytes::from(format!("retry: {RETRY}\nid: {id}\ndata: \n\n")),
+        Piece::Placed(id, piece) => {
+            let mut bytes = BytesMut::from(format!("id: {id}\n").as_bytes());
+            bytes.extend_from_slice(&written(piece)?);
+            bytes.freeze()
+        }
+        Piece::Broken => return Err(std::io::Error::other("the audit log cannot be written")),
+    })
+}
+
+/// After how many milliseconds a client that is cut off should come back.
+const RETRY: u32 = 1000;
 
 fn framed(message: Option<&Bytes>) -> Bytes {
     let text = message.and_then(|message| std::str::from_utf8(message).ok());

@@ -19,8 +19,10 @@ use crate::types::{ConnectionName, SubjectId};
 pub enum Sealed {
     /// An `Mcp-Session-Id`.
     Session,
-    /// The id of a stream's event, which comes back as `Last-Event-ID`.
+    /// The id that a server gave an event of a stream; it comes back as `Last-Event-ID`.
     Event,
+    /// A place in a stream that the gateway itself keeps, which comes back likewise.
+    Place,
 }
 
 /// A session or event id that this gateway did not give to this subject for this connection.
@@ -80,6 +82,7 @@ fn bound_to(kind: Sealed, subject: &SubjectId, connection: &ConnectionName) -> A
     let kind = match kind {
         Sealed::Session => "session",
         Sealed::Event => "event",
+        Sealed::Place => "place",
     };
     // None can hold a blank, so no two of them share a text.
     Aad::from(format!("mcpx/{kind}/v1 {subject} {connection}"))

@@ -158,6 +158,11 @@ impl DecodeError {
             _ => -32600,
         }
     }
+
+    /// Whether the message is nested deeper than allowed.
+    pub fn is_too_deep(&self) -> bool {
+        matches!(self, Self::Json { why, .. } if why.starts_with(TOO_DEEP))
+    }
 }
 
 impl Message {
@@ -461,6 +466,8 @@ fn check_strict(text: &str, depth: usize) -> Result<(), DecodeError> {
         .map_err(json_error)
 }
 
+const TOO_DEEP: &str = "nested too deeply";
+
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,
@@ -470,7 +477,7 @@ impl Strict {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         match self.depth.checked_sub(1) {
             Some(depth) => Ok(Self { depth }),
-            None => Err(E::custom("nested too deeply")),
+            None => Err(E::custom(TOO_DEEP)),
         }
     }
 }

@@ -101,8 +101,8 @@ impl HttpUpstream {
                 ahead: VecDeque::new(),
                 source: EventSource::Http(Box::new(EventStream {
                     bytes: Box::pin(response.bytes_stream()),
-                    decoder: Decoder::new(self.bounds.message_bytes),
-                    limit: self.bounds.message_bytes,
+                    decoder: Decoder::new(self.bounds.event_bytes),
+                    limit: self.bounds.event_bytes,
                 })),
             }),
             kind => {
@@ -255,7 +255,7 @@ impl EventStream {
                 Err(error) => return Some(Err(broken(&error))),
                 Ok(chunk) => {
                     if self.decoder.push(&chunk).is_err() {
-                        return Some(Err(UpstreamError::TooLarge { limit: self.limit }));
+                        return Some(Err(UpstreamError::EventTooLarge { limit: self.limit }));
                     }
                 }
             }

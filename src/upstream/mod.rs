@@ -25,8 +25,10 @@ use crate::types::SessionId;
 /// Bounds on what an upstream may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The longest message or event, in bytes.
+    /// The longest message, in bytes.
     pub message_bytes: usize,
+    /// The longest event of a stream with all its fields, in bytes.
+    pub event_bytes: usize,
     /// How long an upstream may take to begin its answer.
     pub first_byte: Duration,
 }
@@ -156,7 +158,8 @@ enum EventSource {
 }
 
 impl Events {
-    /// The next event, or `None` at the stream's orderly end.
+    /// The next event, or `None` at the stream's orderly end. A caller that stops waiting loses
+    /// none.
     ///
     /// # Errors
     /// [`UpstreamError`] when the stream breaks; nothing follows then.
@@ -207,6 +210,12 @@ pub enum UpstreamError {
         /// The bound.
         limit: usize,
     },
+    /// An event of a stream is over the configured bound.
+    #[error("the MCP server sent an event of more than {limit} bytes")]
+    EventTooLarge {
+        /// The bound.
+        limit: usize,
+    },
     /// 401 or 403: the server refused the gateway's own credential.
     #[error("the MCP server refused the gateway's credential (HTTP {status})")]
     CredentialRefused {
@@ -250,6 +259,7 @@ impl UpstreamError {
             Self::BrokeOff { .. } => "upstream_broke_off",
             Self::TimedOut { .. } => "upstream_timeout",
             Self::TooLarge { .. } => "upstream_too_large",
+            Self::EventTooLarge { .. } => "upstream_event_too_large",
             Self::NotMcp { .. } => "upstream_not_mcp",
             Self::SessionGone => "session_gone",
             Self::SessionNeeded => "session_needed",

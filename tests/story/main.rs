@@ -27,8 +27,10 @@ mod hostile;
 mod keyring;
 mod login;
 mod refused;
+mod resume;
 mod servers;
 mod serving;
+mod streams;
 mod support;
 mod tools;
 
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("clients", clients::STORIES),
+        ("streams", streams::STORIES),
+        ("resume", resume::STORIES),
         ("conformance", conformance::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),

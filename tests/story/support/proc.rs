@@ -187,6 +187,11 @@ impl Proc {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end (SIGTERM to it and its children).
     pub fn terminate(&self) {
         self.signal(Signal::TERM);

@@ -3,12 +3,15 @@
 //! either reach the gateway without `mcpx connect` in between.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
@@ -28,6 +31,8 @@ struct Target {
     url: String,
     /// How a browser would name this relay, and how it would name the gateway.
     origins: [String; 2],
+    /// How many streams are still to be cut in the middle.
+    cuts: Arc<AtomicUsize>,
 }
 
 impl Relay {
@@ -36,10 +41,23 @@ impl Relay {
     /// # Errors
     /// No port is free.
     pub fn start(raw: Raw, token: String, url: String) -> anyhow::Result<Self> {
+        Self::start_cutting(raw, token, url, Arc::default())
+    }
+
+    /// A relay that cuts as many streams as `cuts` says, each after its first message.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn start_cutting(
+        raw: Raw,
+        token: String,
+        url: String,
+        cuts: Arc<AtomicUsize>,
+    ) -> anyhow::Result<Self> {
         let listener = http::block(TcpListener::bind("127.0.0.1:0"))?;
         let here = format!("http://{}", listener.local_addr()?);
         let there = reqwest::Url::parse(&url)?.origin().ascii_serialization();
-        let target = Target { raw, token, url, origins: [here.clone(), there] };
+        let target = Target { raw, token, url, origins: [here.clone(), there], cuts };
         let router = Router::new().fallback(pass).with_state(Arc::new(target));
         let serving = http::runtime().spawn(async { axum::serve(listener, router).await });
         Ok(Self { url: format!("{here}/mcp"), serving: serving.abort_handle() })
@@ -76,7 +94,31 @@ impl Target {
         let mut answer = sent.body(body).send().await?;
         let status = answer.status();
         let headers = std::mem::take(answer.headers_mut());
-        let mut response = Response::new(Body::from_stream(answer.bytes_stream()));
+        let kind = headers.get(header::CONTENT_TYPE);
+        let is_stream = kind.is_some_and(|kind| kind == "text/event-stream");
+        let cuts = Arc::clone(&self.cuts);
+        let chunks = stream::unfold(Some((answer, false)), move |state| {
+            let cuts = Arc::clone(&cuts);
+            async move {
+                let (mut answer, cut) = state?;
+                if cut {
+                    return Some((Err(anyhow::anyhow!("cut")), None));
+                }
+                match answer.chunk().await {
+                    Ok(Some(chunk)) => {
+                        let message = String::from_utf8_lossy(&chunk).contains("jsonrpc");
+                        let one_less = |left: usize| left.checked_sub(1);
+                        let cut = is_stream
+                            && message
+                            && cuts.fetch_update(SeqCst, SeqCst, one_less).is_ok();
+                        Some((Ok(chunk), Some((answer, cut))))
+                    }
+                    Ok(None) => None,
+                    Err(error) => Some((Err(error.into()), None)),
+                }
+            }
+        });
+        let mut response = Response::new(Body::from_stream(chunks));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         // Both belong to one hop.

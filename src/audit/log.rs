@@ -225,7 +225,7 @@ impl<D: Disk> Log<D> {
 
         // Write and sync. A crash before the sync is done leaves all, part or nothing of the
         // frame: opening keeps it if whole and drops it if not; no caller was told either way.
-        self.append(encode_frame(first, batch, checkpoint.note()))?;
+        self.append(&encode_frame(first, batch, checkpoint.note()))?;
 
         // Apply. A crash from here on leaves tiles behind the journal: opening makes them again.
         let publisher = &mut self.publisher;
@@ -306,13 +306,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn append(&mut self, mut frame: Vec<u8>) -> Result<(), RecordError> {
-        let end = self.length + frame.len() as u64;
-        let ready = if end > self.ready { end + SPARE } else { self.ready };
-        if ready > self.ready {
-            frame.resize(frame.len() + SPARE as usize, 0);
-        }
-        if let Err(error) = self.disk.write(Place::Journal, &self.file, self.length, &frame) {
+    fn append(&mut self, frame: &[u8]) -> Result<(), RecordError> {
+        if let Err(error) = self.disk.write(Place::Journal, &self.file, self.length, frame) {
             self.ready = self.length;
             if let Err(again) = self.disk.truncate(Place::Journal, &self.file, self.length) {
                 let why = format!("a write failed ({error}) and could not be taken back ({again})");
@@ -323,13 +318,18 @@ impl<D: Disk> Log<D> {
             }
             return Err(self.poison(format!("a write failed: {error}")));
         }
+        let end = self.length + frame.len() as u64;
+        if end > self.ready {
+            // Without it later syncs take longer, and no more; part of it does no harm.
+            let spare = self.disk.write(Place::Segment, &self.file, end, &[0; SPARE as usize]);
+            self.ready = if spare.is_ok() { end + SPARE } else { end };
+        }
         // After a failed sync nobody knows what is on the disk, and a second one may claim success
         // for pages that were dropped. Only reopening, which writes the frame again, finds out.
         if let Err(error) = self.disk.sync(Place::Journal, &self.file) {
             return Err(self.poison(format!("a write could not be made durable: {error}")));
         }
         self.length = end;
-        self.ready = ready;
         Ok(())
     }
 

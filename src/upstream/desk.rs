@@ -121,7 +121,8 @@ impl Desk {
     }
 
     pub(super) fn close(&mut self, how: String) {
-        self.ended = Some(how);
+        // The first reason is the true one.
+        self.ended.get_or_insert(how);
         self.pending.clear();
         self.order.clear();
         self.listener = None;

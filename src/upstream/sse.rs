@@ -349,7 +349,6 @@ impl Session {
         let readers = Arc::clone(&desk);
         let reading = tokio::spawn(async move {
             let how = read(events, &readers, &limits).await;
-            tracing::debug!(how, "an event stream of an MCP server is over");
             lock(&readers).close(how);
         });
         Self { endpoint, desk, reading: reading.abort_handle(), _place: place }
@@ -394,10 +393,10 @@ async fn read(mut events: EventStream, desk: &SyncMutex<Desk>, limits: &Limits) 
             Ok(message) => child::hand_out(desk, &message).await,
             // The gateway refuses it as it does everywhere, if it can be told for whom it is. If
             // not, somebody would wait for it for ever.
-            Err(error) => {
+            Err(_) => {
                 let reader = seeming_id(&raw).and_then(|id| lock(desk).asked(id.get()));
                 let Some(reader) = reader else {
-                    return format!("it sent what is no JSON-RPC message: {error}");
+                    return "it sent what is no JSON-RPC message".to_owned();
                 };
                 let _reader_left = reader.send(raw).await;
             }

@@ -82,7 +82,7 @@ impl<E: Send + 'static> Answer<E> {
                 }
                 Some(Err(error)) => {
                     self.over = true;
-                    return Some(self.last_word(STREAM_BROKE).map_or(Err(error), Ok));
+                    return Some(self.last_word(STREAM_BROKE).ok_or(error));
                 }
             }
         }

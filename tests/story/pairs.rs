@@ -40,6 +40,8 @@ const PAIRS: &[Pair] = &[
     Pair { connection: "stdio", mode: "legacy", protocol: LEGACY },
     Pair { connection: "stdio", mode: "auto", protocol: MODERN },
     Pair { connection: "sse", mode: "legacy", protocol: LEGACY },
+    // This SDK's server speaks the modern era over a transport that has none: its own choice.
+    Pair { connection: "sse", mode: "auto", protocol: MODERN },
     // A server of the legacy era says so, whatever the client would like.
     Pair { connection: "everything", mode: "auto", protocol: LEGACY },
     Pair { connection: "everything", mode: "legacy", protocol: LEGACY },

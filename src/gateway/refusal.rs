@@ -369,7 +369,7 @@ impl Refusal {
                 (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST)
             }
             UpstreamError::NotOffered => (StatusCode::METHOD_NOT_ALLOWED, rpc::INVALID_REQUEST),
-            UpstreamError::TooManyChildren { .. } => {
+            UpstreamError::TooManyChildren { .. } | UpstreamError::TooManyStreams { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, rpc::UPSTREAM)
             }
             UpstreamError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, rpc::UPSTREAM),

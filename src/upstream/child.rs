@@ -116,15 +116,8 @@ impl Child {
         let Some(id) = message.id().cloned() else {
             return Err(UpstreamError::BrokeOff { why: "a request without id".to_owned() });
         };
-        let (reader, messages) = mpsc::channel(IN_FLIGHT);
-        lock(&self.desk).ask(id.clone(), message, reader)?;
-        let inbox = Inbox {
-            messages,
-            desk: Arc::clone(&self.desk),
-            cancel: modern.then(|| self.stdin.clone()),
-            request: Some(id),
-            answered: false,
-        };
+        let cancel = modern.then(|| self.stdin.clone());
+        let inbox = Inbox::ask(&self.desk, id, message, cancel)?;
         self.send(message).await?;
         Ok(inbox)
     }
@@ -139,14 +132,14 @@ impl Child {
         } else {
             raw.clone()
         };
-        self.stdin.send(line).await.map_err(|_| lock(&self.desk).end_error())
+        self.stdin.send(line).await.map_err(|_| lock(&self.desk).end_error())?;
+        lock(&self.desk).withdraw(message);
+        Ok(())
     }
 
     /// Takes the place of the reader for messages that answer nothing. The one before it ends.
     pub(super) fn listen(&self) -> Result<Inbox, UpstreamError> {
-        let messages = lock(&self.desk).listen()?;
-        let desk = Arc::clone(&self.desk);
-        Ok(Inbox { messages, desk, cancel: None, request: None, answered: false })
+        Inbox::listen(&self.desk)
     }
 
     /// Asks the child to go, and sees to it that it does.
@@ -158,7 +151,29 @@ impl Child {
 }
 
 impl Inbox {
-    /// The next message, or `None` when the child ended or the answer was the last one.
+    /// The inbox of a request, noted at the desk before it is sent. `cancel`: where to say that
+    /// nobody waits for its answer any more.
+    pub(super) fn ask(
+        desk: &Arc<Mutex<Desk>>,
+        id: Id,
+        message: &Message,
+        cancel: Option<mpsc::Sender<Bytes>>,
+    ) -> Result<Self, UpstreamError> {
+        let (reader, messages) = mpsc::channel(IN_FLIGHT);
+        lock(desk).ask(id.clone(), message, reader)?;
+        let desk = Arc::clone(desk);
+        Ok(Self { messages, desk, cancel, request: Some(id), answered: false })
+    }
+
+    /// The inbox of what answers nothing. The one before it ends.
+    pub(super) fn listen(desk: &Arc<Mutex<Desk>>) -> Result<Self, UpstreamError> {
+        let messages = lock(desk).listen()?;
+        let desk = Arc::clone(desk);
+        Ok(Self { messages, desk, cancel: None, request: None, answered: false })
+    }
+
+    /// The next message, or `None` when nothing follows: after the answer, after the listener's
+    /// stream, or when the request was cancelled.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, UpstreamError>> {
         if self.answered {
             return None;
@@ -167,8 +182,10 @@ impl Inbox {
             Some(message) => Some(Ok(message)),
             None => {
                 self.answered = true;
-                // The listener's stream may end at any time; a request must be answered.
-                self.request.is_some().then(|| Err(lock(&self.desk).end_error()))
+                // The listener's stream may end at any time; a request must be answered, unless
+                // it was cancelled.
+                let desk = lock(&self.desk);
+                (self.request.is_some() && desk.has_ended()).then(|| Err(desk.end_error()))
             }
         }
     }
@@ -326,18 +343,24 @@ async fn read_stdout(stdout: impl AsyncRead + Unpin, desk: Arc<Mutex<Desk>>, lim
             }
             continue;
         };
-        let reader_of = lock(&desk).reader_of(&message);
-        match reader_of {
-            // Waiting here is the back-pressure: the child blocks on its full pipe.
-            Reader::Is(sender) => {
-                let _reader_left = sender.send(raw).await;
-            }
-            Reader::Gone => {
-                tracing::debug!("a message for a request that is not in flight");
-            }
-            Reader::Awaited => {
-                lock(&desk).keep(raw);
-            }
+        hand_out(&desk, &message).await;
+    }
+}
+
+/// Gives a message to whom it belongs.
+pub(super) async fn hand_out(desk: &Mutex<Desk>, message: &Message) {
+    let raw = message.raw().clone();
+    let reader_of = lock(desk).reader_of(message);
+    match reader_of {
+        // Waiting here is the back-pressure: the child blocks on its full pipe.
+        Reader::Is(sender) => {
+            let _reader_left = sender.send(raw).await;
+        }
+        Reader::Gone => {
+            tracing::debug!("a message for a request that is not in flight");
+        }
+        Reader::Awaited => {
+            lock(desk).keep(raw);
         }
     }
 }

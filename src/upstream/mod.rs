@@ -1,4 +1,5 @@
-//! Reaching an MCP server: over Streamable HTTP ([`http`]) or as a child process ([`stdio`]).
+//! Reaching an MCP server: over Streamable HTTP ([`http`]), over the deprecated HTTP+SSE
+//! ([`sse`]), or as a child process ([`stdio`]).
 //!
 //! An upstream takes a [`Durable`]`<`[`Permit`]`>` and nothing else, so nothing is sent that
 //! policy did not allow or that is not yet on record. What comes back is raw: it exists only
@@ -8,6 +9,7 @@ mod child;
 pub mod credential;
 mod desk;
 pub mod http;
+pub mod sse;
 pub mod stdio;
 
 use std::collections::VecDeque;
@@ -45,6 +47,8 @@ pub struct Route {
 pub enum Upstream {
     /// Over Streamable HTTP.
     Http(http::HttpUpstream),
+    /// Over HTTP+SSE, as before 2025-03-26.
+    Sse(sse::SseUpstream),
     /// As a child process on stdio.
     Stdio(stdio::StdioUpstream),
 }
@@ -88,6 +92,7 @@ impl Upstream {
     ) -> Result<Answer, UpstreamError> {
         match self {
             Self::Http(http) => http.forward(permit, route, headers).await,
+            Self::Sse(sse) => sse.forward(permit, route, headers).await,
             Self::Stdio(stdio) => stdio.forward(permit, route).await,
         }
     }
@@ -96,26 +101,32 @@ impl Upstream {
     pub fn transport(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Sse(_) => "sse",
             Self::Stdio(_) => "stdio",
         }
     }
 
-    /// Whether the server speaks stdio, so that the gateway is all the HTTP it has.
-    pub fn is_stdio(&self) -> bool {
-        matches!(self, Self::Stdio(_))
+    /// Whether all messages to and from a server share one pipe or stream, so that the gateway is
+    /// all the Streamable HTTP it has.
+    pub fn is_pipe(&self) -> bool {
+        matches!(self, Self::Sse(_) | Self::Stdio(_))
     }
 
     /// Ends what was kept for one of our sessions.
     pub async fn end_session(&self, session: &SessionId) {
-        if let Self::Stdio(stdio) = self {
-            stdio.end_session(session).await;
+        match self {
+            Self::Http(_) => {}
+            Self::Sse(sse) => sse.end_session(session).await,
+            Self::Stdio(stdio) => stdio.end_session(session).await,
         }
     }
 
     /// Ends everything that runs for this upstream: children are asked to go, then made to.
     pub async fn shutdown(&self) {
-        if let Self::Stdio(stdio) = self {
-            stdio.shutdown().await;
+        match self {
+            Self::Http(_) => {}
+            Self::Sse(sse) => sse.shutdown().await,
+            Self::Stdio(stdio) => stdio.shutdown().await,
         }
     }
 }
@@ -153,6 +164,13 @@ pub struct Events {
 enum EventSource {
     Http(Box<http::EventStream>),
     Child(child::Inbox),
+    /// Nothing will come.
+    Nothing,
+    /// An answer on a stream that was opened for it alone, and ends with it.
+    Own {
+        inbox: child::Inbox,
+        _stream: sse::Session,
+    },
 }
 
 impl Events {
@@ -165,8 +183,9 @@ impl Events {
             return Some(Ok(event));
         }
         match &mut self.source {
+            EventSource::Nothing => None,
             EventSource::Http(stream) => stream.next().await,
-            EventSource::Child(inbox) => inbox.next_event().await,
+            EventSource::Child(inbox) | EventSource::Own { inbox, .. } => inbox.next_event().await,
         }
     }
 }
@@ -221,6 +240,13 @@ pub enum UpstreamError {
         /// Its content type, or a word for none.
         content_type: String,
     },
+    /// An HTTP+SSE server did not begin by naming where messages go; nothing was sent.
+    #[error("the MCP server does not begin by naming an endpoint for messages, as HTTP+SSE does")]
+    NoEndpoint,
+    /// An HTTP+SSE server wants messages, and with them the credential, to go to another origin;
+    /// nothing was sent.
+    #[error("the MCP server names an endpoint of another origin for messages, which is refused")]
+    ForeignEndpoint,
     /// The legacy protocol session is gone; the client has to initialize again.
     #[error("the MCP session has ended; initialize again")]
     SessionGone,
@@ -233,6 +259,12 @@ pub enum UpstreamError {
     /// As many children run as the configuration allows; nothing was sent.
     #[error("all {limit} processes of this MCP server are in use; try again later")]
     TooManyChildren {
+        /// The bound.
+        limit: usize,
+    },
+    /// As many event streams are open as the configuration allows; nothing was sent.
+    #[error("all {limit} event streams to this MCP server are in use; try again later")]
+    TooManyStreams {
         /// The bound.
         limit: usize,
     },
@@ -250,11 +282,12 @@ impl UpstreamError {
             Self::BrokeOff { .. } => "upstream_broke_off",
             Self::TimedOut { .. } => "upstream_timeout",
             Self::TooLarge { .. } => "upstream_too_large",
-            Self::NotMcp { .. } => "upstream_not_mcp",
+            Self::NotMcp { .. } | Self::NoEndpoint => "upstream_not_mcp",
+            Self::ForeignEndpoint => "upstream_foreign_endpoint",
             Self::SessionGone => "session_gone",
             Self::SessionNeeded => "session_needed",
             Self::IdInUse => "id_in_use",
-            Self::TooManyChildren { .. } => "upstream_busy",
+            Self::TooManyChildren { .. } | Self::TooManyStreams { .. } => "upstream_busy",
             Self::NotOffered => "not_offered",
         }
     }

@@ -29,6 +29,8 @@ mod login;
 mod refused;
 mod servers;
 mod serving;
+mod smuggle;
+mod strangers;
 mod support;
 mod tools;
 
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),
+        ("smuggle", smuggle::STORIES),
+        ("strangers", strangers::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

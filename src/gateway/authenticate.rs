@@ -148,8 +148,9 @@ impl Gateway {
 
         let protocol_session = match head.headers.get(headers::SESSION_ID) {
             None => None,
-            Some(sealed) => {
-                let sealed = sealed.to_str().unwrap_or_default();
+            Some(_) => {
+                // Of two, a server may well take the other one.
+                let sealed = single(&head.headers, headers::SESSION_ID).unwrap_or_default();
                 Some(self.seal.open_session(sealed, &grant.subject.id, &name)?)
             }
         };

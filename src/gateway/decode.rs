@@ -134,13 +134,11 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, Refusal> {
 /// header, servers by the body (MCP 2026-07-28 `basic/transports/streamable-http`).
 fn check_mirrored_headers(given: &HeaderMap, call: &Call) -> Result<(), Refusal> {
     let Some(message) = call.message() else { return Ok(()) };
-    // Versions are compared only where the body names one, as in the modern era; what a legacy
-    // session speaks is the server's to check.
-    if let Some(version) = modern::declared_version(message) {
-        let mut said = given.get_all(headers::PROTOCOL_VERSION).iter();
-        if !said.all(|value| value.as_bytes() == version.as_bytes()) {
-            return Err(Refusal::header_mismatch(headers::PROTOCOL_VERSION));
-        }
+    // Which version it is, the server checks; but of two, it may well check the other one.
+    let mut versions = given.get_all(headers::PROTOCOL_VERSION).iter();
+    let version = versions.next();
+    if versions.next().is_some() || version.is_some_and(|value| value.as_bytes().contains(&b',')) {
+        return Err(Refusal::header_mismatch(headers::PROTOCOL_VERSION));
     }
     let named = match call.target() {
         Target::Connection => None,

@@ -55,11 +55,6 @@ pub fn legacy_version(name: &str) -> Option<&'static str> {
     LEGACY_VERSIONS.iter().find(|known| **known == name).copied()
 }
 
-/// The version that a request's body declares, which is the modern era's way.
-pub fn declared_version(message: &Message) -> Option<String> {
-    Some(envelope(message)?.version?.as_str()?.to_owned())
-}
-
 /// Whether a message outside any legacy session belongs to the modern era: its body or its header
 /// names a version, and not a legacy one.
 pub fn is_modern(version_header: Option<&str>, message: &Message) -> bool {

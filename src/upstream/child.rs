@@ -423,8 +423,40 @@ async fn read_stderr(stderr: impl AsyncRead + Unpin, name: String, quiet: super:
 
 #[cfg(all(test, unix))]
 mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
     use crate::types::Secret;
+
+    async fn lines(reader: impl AsyncRead + Unpin) -> Vec<Vec<u8>> {
+        let mut reader = BufReader::new(reader);
+        let (mut lines, mut line) = (Vec::new(), Vec::new());
+        while matches!(read_line(&mut reader, &mut line, 100).await, Ok(Line::Whole)) {
+            lines.push(std::mem::take(&mut line));
+        }
+        lines
+    }
+
+    proptest! {
+        #[test]
+        fn where_a_childs_bytes_are_cut_changes_nothing(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..80),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (left, right) = bytes.split_at(cut.index(bytes.len() + 1));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (whole, pieces) = runtime.block_on(async {
+                (lines(bytes.as_slice()).await, lines(left.chain(right)).await)
+            });
+            prop_assert_eq!(&whole, &pieces);
+            let mut expected: Vec<_> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+            if expected.last().is_some_and(Vec::is_empty) {
+                expected.pop();
+            }
+            prop_assert_eq!(whole, expected);
+        }
+    }
 
     fn sh(script: &str) -> Child {
         let launch = Launch {

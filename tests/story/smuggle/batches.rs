@@ -127,6 +127,8 @@ pub(super) fn batches_of_clients(world: &World) -> anyhow::Result<()> {
             let lost = headers[0].0 == version;
             assert!(lost || good.json()["result"] == json!({}), "after a batch {what}: {good:?}");
         }
+        let two = way.post(&[inside, later], ping.as_bytes())?;
+        assert_eq!(two.status, 404, "{connection}: two sessions at once: {two:?}");
         let one = way.post(&[inside], batch.as_bytes())?;
         assert_eq!(messages(&one), [json!({"jsonrpc": "2.0", "id": 1, "result": {}})]);
     }

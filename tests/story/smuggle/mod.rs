@@ -25,6 +25,7 @@ crate::stories![
     hostile_clients_at_the_local_port,
     hostile_clients_on_stdio,
     hostile_servers,
+    streams_with_odd_fields,
     headers_that_say_something_else,
     batches_of_clients,
     batches_of_servers,
@@ -265,6 +266,28 @@ fn hostile_servers(world: &World) -> anyhow::Result<()> {
     let responses = server.leaves_of("response");
     let failed = responses.iter().filter(|leaf| leaf["outcome"] == "upstream_failed").count();
     assert_eq!(failed, 3 * refused, "not all are on record");
+    server.verify()?.exits(0);
+    Ok(())
+}
+
+fn streams_with_odd_fields(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let upstream = Upstream::start(upstream::streams)?;
+    let server = Site::new(world, &idp).http("odd", &upstream.url).start()?;
+    let url = server.resource("odd");
+    let raw = Raw::new()?;
+    let id_token = idp.tokens("alice")?["id_token"].as_str().unwrap_or_default().to_owned();
+    let token = raw.token(&server, &id_token, &url)?;
+    for (what, _, passes) in upstream::STREAMS {
+        let answer = raw.post(&url, &token, &raw::call(what, &json!({})))?;
+        assert!(!answer.body.contains("SMUGGLED"), "{what}: {answer:?}");
+        let data: Vec<_> = answer.body.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
+        if *passes {
+            assert_eq!(data, [upstream::GOOD], "{what}");
+        } else {
+            is_refusal(what, &answer.json()["error"], "malformed JSON", None);
+        }
+    }
     server.verify()?.exits(0);
     Ok(())
 }

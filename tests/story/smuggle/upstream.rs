@@ -114,6 +114,38 @@ pub fn says_event(request: &Request) -> Vec<u8> {
     events(&[b"data: ", told(request).as_slice(), b"\n\n"].concat())
 }
 
+/// Event streams with odd line ends and fields, by name; and whether the answer in them passes.
+pub const STREAMS: &[(&str, &str, bool)] = &[
+    ("a CR ends a field", "id: a\rdata: GOOD\n\n", true),
+    ("a CR in data", "data: GOOD\rdata: BAD\n\n", false),
+    ("CR and LF in data", "data: GOOD\r\ndata: BAD\r\n\r\n", false),
+    ("a field after CR in an id", "id: a\rdata: BAD\rdata: GOOD\n\n", false),
+    ("another event", "event: error\ndata: BAD\n\ndata: GOOD\n\n", true),
+    ("another event by CR", "event: error\rdata: BAD\r\rdata: GOOD\n\n", true),
+    ("a field by another case", "DATA: BAD\n\ndata: GOOD\n\n", true),
+    ("a blank before a field", " data: BAD\n\ndata: GOOD\n\n", true),
+    ("a NUL in an id", "id: BAD\0\ndata: GOOD\n\n", true),
+    ("a comment", ": data: BAD\n\ndata: GOOD\n\n", true),
+    ("a retry that is none", "retry: BAD\ndata: GOOD\n\n", true),
+    ("a byte order mark", "\u{feff}data: GOOD\n\n", true),
+    ("a byte order mark later on", ": x\n\n\u{feff}data: BAD\n\ndata: GOOD\n\n", true),
+    ("an event without its end", "data: GOOD\n\ndata: BAD", true),
+];
+
+/// What stands for the answer in them, and for what nobody may get.
+pub const GOOD: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"a":"good"}}"#;
+const BAD: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"a":"SMUGGLED"}}"#;
+
+/// Answers with the stream that the tool called is named after.
+pub fn streams(request: &Request) -> Vec<u8> {
+    let message = request.message();
+    let name = message["params"]["name"].as_str().unwrap_or_default();
+    let found = STREAMS.iter().find(|(what, ..)| *what == name);
+    let text =
+        found.map_or(String::new(), |(_, text, _)| text.replace("GOOD", GOOD).replace("BAD", BAD));
+    events(text.as_bytes())
+}
+
 /// What a server of 2025-03-26 may answer to the request 1 all at once.
 pub const BATCH: &str = r#"[{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"078-05-1120"}},{"jsonrpc":"2.0","id":1,"result":{"text":"078-05-1120"}}]"#;
 

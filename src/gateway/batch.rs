@@ -33,7 +33,7 @@ const MOST_EVENTS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An element of a batch: a call, or why it is none.
-pub(super) type Element = Result<Call, Refused>;
+pub(super) type Element = Result<Call, Box<Refused>>;
 
 impl Gateway {
     /// The elements of a batch, each decoded and checked as if it had come alone.
@@ -59,11 +59,12 @@ impl Gateway {
         let read = |element: batch::Element| {
             let message = element
                 .decode(Origin::Client, limits)
-                .map_err(|error| caller.refused(Refusal::from(&error)))?;
+                .map_err(|error| Box::new(caller.refused(Refusal::from(&error))))?;
             if message.method() == Some("initialize") {
                 let fault = Fault::Envelope("\"initialize\" cannot be part of a batch");
                 let refusal = Refusal::from(&element.fault(fault));
-                return Err(Refused { id: message.id().cloned(), ..caller.refused(refusal) });
+                let id = message.id().cloned();
+                return Err(Box::new(Refused { id, ..caller.refused(refusal) }));
             }
             self.checked(caller, head, Act::Message(message))
         };
@@ -104,7 +105,7 @@ impl Gateway {
         for element in elements {
             let (here, left) = oneshot::channel::<()>();
             match element {
-                Err(refused) => relay(self.refuse(refused).await, &out).await,
+                Err(refused) => relay(self.refuse(*refused).await, &out).await,
                 Ok(call) if call.is_request() => {
                     let carried = Arc::clone(&self).carry_one(caller.clone(), call, left);
                     let out = out.clone();

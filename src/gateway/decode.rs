@@ -50,11 +50,17 @@ impl Gateway {
                 Act::Message(message.map_err(|error| refused(Refusal::from(&error)))?)
             }
         };
-        self.checked(caller, head, act).map(|call| Decoded::Call(Box::new(call)))
+        let call = self.checked(caller, head, act).map_err(|refused| *refused)?;
+        Ok(Decoded::Call(Box::new(call)))
     }
 
     /// The call of an act, with what the request's head says of it checked.
-    pub(super) fn checked(&self, caller: &Caller, head: &Parts, act: Act) -> Result<Call, Refused> {
+    pub(super) fn checked(
+        &self,
+        caller: &Caller,
+        head: &Parts,
+        act: Act,
+    ) -> Result<Call, Box<Refused>> {
         // What is refused from here on was read, so that its answer can name it.
         let id = match &act {
             Act::Message(message) => match message.kind() {
@@ -68,7 +74,7 @@ impl Gateway {
             self.check_modern(caller, &head.headers, &call)?;
             Ok(call)
         });
-        call.map_err(|refusal| Refused { id, ..caller.refused(refusal) })
+        call.map_err(|refusal| Box::new(Refused { id, ..caller.refused(refusal) }))
     }
 
     /// What an HTTP server checks itself, the gateway checks for a server on stdio.

@@ -271,7 +271,7 @@ impl<'a> Scan<'a> {
         }
         let Some(Loose { place, known, seen }) = loose else { return Ok(()) };
         let folded = fold(found.clone());
-        let ambiguous = |why| Fault::AmbiguousKey { key: shortened(&found), place: *place, why };
+        let ambiguous = |why| Fault::AmbiguousKey { key: shortened(&found), place, why };
         let fault = if known.contains(&&*folded) && *folded != *found {
             ambiguous(format!("some servers read it as {folded:?}"))
         } else if !seen.insert(folded) {

@@ -48,7 +48,7 @@ fn hostile_clients(way: &mut dyn Way, upstream: &Upstream, rows: &[Row]) -> anyh
         let arrived = upstream.take();
         match fate {
             Fate::Passed => {
-                assert_eq!(arrived, [bytes.clone()], "{what}: {answer:?}");
+                assert_eq!(arrived, std::slice::from_ref(bytes), "{what}: {answer:?}");
                 assert_eq!(answer.context("no answer")?["result"], json!({}), "{what}");
             }
             Fate::Refused { says, pointer } => {

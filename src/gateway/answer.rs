@@ -17,7 +17,7 @@ use super::{Gateway, unrecorded};
 use crate::audit::{Durable, Outcome};
 use crate::mask::Masked;
 use crate::mcp::sse::{self, Event};
-use crate::mcp::{Kind, Message, Origin, batch, headers};
+use crate::mcp::{Kind, Message, Origin, headers};
 use crate::policy::{Act, Call, Decision, Direction, Permit};
 use crate::upstream::{Answer, Body, Events, UpstreamError};
 
@@ -287,28 +287,6 @@ impl Gateway {
                 }
             }
         }
-    }
-
-    /// An event that holds a batch, as one event for each message. The last one has the id: who
-    /// resumes after it has seen them all.
-    fn cut(&self, caller: &Caller, event: Event) -> Vec<Event> {
-        let in_session = caller.protocol_session.as_ref();
-        let has_batches = in_session.is_some_and(|session| session.version == Some(batch::VERSION));
-        let data =
-            event.data.as_deref().filter(|data| has_batches && batch::is_batch(data.as_bytes()));
-        let elements = data.map(|data| {
-            batch::split(&Bytes::copy_from_slice(data.as_bytes()), &self.settings.limits)
-        });
-        let Some(Ok(elements)) = elements else { return vec![event] };
-        let alone = |element: batch::Element| {
-            let data = std::str::from_utf8(&element.raw).ok().map(str::to_owned);
-            Event { data, id: None, retry: None, ..event.clone() }
-        };
-        let mut events: Vec<Event> = elements.into_iter().map(alone).collect();
-        if let Some(last) = events.last_mut() {
-            (last.id, last.retry) = (event.id, event.retry);
-        }
-        events
     }
 
     async fn release(

@@ -12,7 +12,7 @@ use super::lists::{Item, Listed};
 use super::records::{Denied, OutEvent, Outbound, Trail, own_words};
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
-use super::seal::Sealed;
+use super::seal::{ProtocolSession, Sealed};
 use super::{Gateway, unrecorded};
 use crate::audit::{Durable, Outcome};
 use crate::mask::Masked;
@@ -53,7 +53,7 @@ impl Gateway {
         answer: Result<Answer, UpstreamError>,
     ) -> Reply {
         let mut trail = Trail::of(permit.get().call());
-        let answer = match answer {
+        let mut answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 let call = permit.get().call();
@@ -66,7 +66,11 @@ impl Gateway {
             trail.upstream_status = Some(answer.status.as_u16());
         }
         let call = permit.get().call();
-        let Some(headers) = self.seal_session(&caller, answer.headers) else {
+        let version = match answer.headers.contains_key(headers::SESSION_ID) {
+            true => self.negotiated(call, &mut answer.body).await,
+            false => None,
+        };
+        let Some(headers) = self.seal_session(&caller, version, answer.headers) else {
             let refusal = Refusal::failed_closed("unsealable", "the session cannot be sealed");
             return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
         };
@@ -147,12 +151,20 @@ impl Gateway {
     }
 
     /// The answer's headers, with the session id as the client may know it.
-    fn seal_session(&self, caller: &Caller, mut given: HeaderMap) -> Option<HeaderMap> {
+    fn seal_session(
+        &self,
+        caller: &Caller,
+        version: Option<&'static str>,
+        mut given: HeaderMap,
+    ) -> Option<HeaderMap> {
         if let Some(id) = given.remove(headers::SESSION_ID) {
             let grant = &caller.grant;
-            let id = id.to_str().ok()?;
+            // A server may repeat the id of a session that goes on.
+            let known = caller.protocol_session.as_ref().and_then(|session| session.version);
+            let id = id.to_str().ok()?.to_owned();
+            let session = ProtocolSession { id, version: version.or(known) };
             let (subject, connection) = (&grant.subject.id, &grant.connection);
-            let sealed = self.seal.seal(Sealed::Session, id, subject, connection)?;
+            let sealed = self.seal.seal_session(&session, subject, connection)?;
             given.insert(headers::SESSION_ID, HeaderValue::from_str(&sealed).ok()?);
         }
         Some(given)
@@ -263,10 +275,14 @@ impl Gateway {
                     return;
                 }
                 Some(Ok(event)) => {
-                    match self.release(&caller, &permit, &trail, &event, &mut answered, &out).await
-                    {
-                        Flow::On => {}
-                        Flow::End => return,
+                    for event in self.cut(&caller, event) {
+                        match self
+                            .release(&caller, &permit, &trail, &event, &mut answered, &out)
+                            .await
+                        {
+                            Flow::On => {}
+                            Flow::End => return,
+                        }
                     }
                 }
             }

@@ -1,4 +1,5 @@
-//! What is called: one strict message, or one of the two acts of the transport without one.
+//! What is called: one strict message, one of the two acts of the transport without one, or a
+//! batch of messages.
 
 use std::sync::Arc;
 
@@ -11,12 +12,21 @@ use serde_json::Value;
 
 use super::Gateway;
 use super::authenticate::Caller;
+use super::batch::Element;
 use super::records::Refused;
 use super::refusal::Refusal;
 use crate::mcp::modern::{self, Mirrored};
-use crate::mcp::{Kind, Message, Origin, headers};
+use crate::mcp::{Kind, Message, Origin, batch, headers};
 use crate::policy::{Act, Call, Direction, Target};
 use crate::types::CallId;
+
+/// What one HTTP request holds.
+pub(super) enum Decoded {
+    /// One call.
+    Call(Box<Call>),
+    /// A 2025-03-26 batch.
+    Batch(Vec<Element>),
+}
 
 impl Gateway {
     pub(super) async fn decode(
@@ -24,8 +34,33 @@ impl Gateway {
         caller: &Caller,
         head: &Parts,
         body: Body,
-    ) -> Result<Call, Refused> {
-        let act = self.act(head, body).await.map_err(|refusal| caller.refused(refusal))?;
+    ) -> Result<Decoded, Refused> {
+        let refused = |refusal| caller.refused(refusal);
+        let act = match head.method {
+            Method::GET => Act::Listen,
+            Method::DELETE => Act::End,
+            _ => {
+                let limits = &self.settings.limits;
+                let bytes = read(body, limits.bytes).await.map_err(refused)?;
+                if batch::is_batch(&bytes) {
+                    let elements = self.elements(caller, head, &bytes).map_err(refused)?;
+                    return Ok(Decoded::Batch(elements));
+                }
+                let message = Message::decode(bytes, Origin::Client, limits);
+                Act::Message(message.map_err(|error| refused(Refusal::from(&error)))?)
+            }
+        };
+        let call = self.checked(caller, head, act).map_err(|refused| *refused)?;
+        Ok(Decoded::Call(Box::new(call)))
+    }
+
+    /// The call of an act, with what the request's head says of it checked.
+    pub(super) fn checked(
+        &self,
+        caller: &Caller,
+        head: &Parts,
+        act: Act,
+    ) -> Result<Call, Box<Refused>> {
         // What is refused from here on was read, so that its answer can name it.
         let id = match &act {
             Act::Message(message) => match message.kind() {
@@ -39,24 +74,7 @@ impl Gateway {
             self.check_modern(caller, &head.headers, &call)?;
             Ok(call)
         });
-        call.map_err(|refusal| Refused { id, ..caller.refused(refusal) })
-    }
-
-    async fn act(&self, head: &Parts, body: Body) -> Result<Act, Refusal> {
-        match head.method {
-            Method::GET => return Ok(Act::Listen),
-            Method::DELETE => return Ok(Act::End),
-            _ => {}
-        }
-        let limit = self.settings.limits.bytes;
-        let bytes = Limited::new(body, limit)
-            .collect()
-            .await
-            .map_err(|_too_long_or_broken| Refusal::body(limit))?
-            .to_bytes();
-        let message = Message::decode(bytes, Origin::Client, &self.settings.limits)
-            .map_err(|error| Refusal::from(&error))?;
-        Ok(Act::Message(message))
+        call.map_err(|refusal| Box::new(Refused { id, ..caller.refused(refusal) }))
     }
 
     /// What a Streamable HTTP server checks itself, the gateway checks for every other.
@@ -113,10 +131,21 @@ impl Gateway {
     }
 }
 
+async fn read(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    let whole = Limited::new(body, limit).collect().await;
+    Ok(whole.map_err(|_too_long_or_broken| Refusal::body(limit))?.to_bytes())
+}
+
 /// A mirrored header that is there must say what the body says: intermediaries decide by the
 /// header, servers by the body (MCP 2026-07-28 `basic/transports/streamable-http`).
 fn check_mirrored_headers(given: &HeaderMap, call: &Call) -> Result<(), Refusal> {
     let Some(message) = call.message() else { return Ok(()) };
+    // Which version it is, the server checks; but of two, it may well check the other one.
+    let mut versions = given.get_all(headers::PROTOCOL_VERSION).iter();
+    let version = versions.next();
+    if versions.next().is_some() || version.is_some_and(|value| value.as_bytes().contains(&b',')) {
+        return Err(Refusal::header_mismatch(headers::PROTOCOL_VERSION));
+    }
     let named = match call.target() {
         Target::Connection => None,
         Target::Tool(name) | Target::Prompt(name) | Target::Resource(name) => Some(name.as_str()),

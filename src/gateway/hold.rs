@@ -203,11 +203,12 @@ impl Gateway {
 }
 
 /// Carries a reply into a stream that has begun.
-async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
+pub(super) async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
     let piece = match reply {
         Reply::Whole(outbound) => Piece::Whole(outbound),
         Reply::Denied(denied) => Piece::Denied(denied),
-        Reply::Stream(_head, mut pieces) => {
+        Reply::Refused(refused) => Piece::Refused(refused),
+        Reply::Stream(_, mut pieces) | Reply::Held(_, mut pieces) | Reply::Batch(mut pieces) => {
             loop {
                 // A client that leaves is noticed at once, not when the server speaks again.
                 let piece = tokio::select! {
@@ -220,9 +221,7 @@ async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
                 }
             }
         }
-        Reply::Held(..) | Reply::Refused(_) | Reply::Left | Reply::Unrecorded { .. } => {
-            Piece::Broken
-        }
+        Reply::Left | Reply::Unrecorded { .. } => Piece::Broken,
     };
     let _client_left = out.send(piece).await;
 }

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`authenticate`] | a live grant, and proof of its key |
 //! | [`decode`] | one strict message, or one of the two acts without one |
+//! | [`batch`] | a 2025-03-26 batch: each of its messages on its own way |
 //! | [`hold`] | waiting for a person |
 //! | [`answer`] | what comes back: judged, filtered, masked, recorded, event by event |
 //! | [`lists`] | lists show what may be used |
@@ -30,6 +31,7 @@
 
 mod answer;
 mod authenticate;
+mod batch;
 mod decode;
 mod hold;
 mod lists;
@@ -50,6 +52,7 @@ use axum::http::{Request, Response};
 use tokio::sync::{oneshot, watch};
 
 use self::authenticate::Caller;
+use self::decode::Decoded;
 use self::ports::{Approvals, Ended, Grants, Pins};
 use self::records::{Denied, Trail};
 use self::refusal::Refusal;
@@ -144,10 +147,20 @@ impl Gateway {
             Ok(caller) => caller,
             Err(refused) => return self.refuse(refused).await,
         };
-        let mut call = match self.decode(&caller, &head, body).await {
-            Ok(call) => call,
-            Err(refused) => return self.refuse(refused).await,
-        };
+        match self.decode(&caller, &head, body).await {
+            Ok(Decoded::Call(call)) => self.carry_one(caller, *call, left).await,
+            Ok(Decoded::Batch(elements)) => self.carry_all(caller, elements).await,
+            Err(refused) => self.refuse(refused).await,
+        }
+    }
+
+    /// The data path of one call.
+    async fn carry_one(
+        self: Arc<Self>,
+        caller: Caller,
+        mut call: Call,
+        left: oneshot::Receiver<()>,
+    ) -> Reply {
         match self.pin(&mut call).await {
             Ok(None) => {}
             Ok(Some(denial)) => {
@@ -233,8 +246,12 @@ impl Gateway {
     }
 
     async fn refuse(&self, mut refused: records::Refused) -> Reply {
-        let message = &mut refused.refusal.message;
-        *message = records::recordable(message, &self.masker);
+        let refusal = &mut refused.refusal;
+        refusal.message = records::recordable(&refusal.message, &self.masker);
+        // The keys on the way to the fault are the sender's words.
+        if let Some((_, Some(pointer))) = &mut refusal.place {
+            *pointer = records::recordable(pointer, &self.masker);
+        }
         match self.recorder.record(refused).await {
             Ok(refused) => Reply::Refused(refused),
             Err(error) => unrecorded(&error, false),

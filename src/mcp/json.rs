@@ -259,7 +259,9 @@ impl<'a> Walker<'a> {
         loop {
             let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
             let Some(stop) = memchr::memchr2(b'"', b'\\', rest) else { return self.malformed() };
-            if rest.get(..stop).is_some_and(|plain| plain.iter().any(|b| *b < 0x20)) {
+            let plain = rest.get(..stop).unwrap_or_default();
+            if let Some(control) = plain.iter().position(|byte| *byte < 0x20) {
+                self.at += control;
                 return self.malformed();
             }
             self.at += stop;

@@ -38,6 +38,23 @@ pub enum Incomplete {
     Handshake,
 }
 
+/// The legacy version that the answer to an `initialize` settles on.
+pub fn negotiated(answer: &Message) -> Option<&'static str> {
+    #[derive(Deserialize)]
+    struct Settled {
+        #[serde(rename = "protocolVersion")]
+        version: String,
+    }
+    let result = answer.result().filter(|result| result.starts_with('{'))?;
+    let settled: Settled = serde_json::from_str(result).ok()?;
+    legacy_version(&settled.version)
+}
+
+/// The legacy version of this name.
+pub fn legacy_version(name: &str) -> Option<&'static str> {
+    LEGACY_VERSIONS.iter().find(|known| **known == name).copied()
+}
+
 /// Whether a message outside any legacy session belongs to the modern era: its body or its header
 /// names a version, and not a legacy one.
 pub fn is_modern(version_header: Option<&str>, message: &Message) -> bool {

@@ -1,7 +1,8 @@
 //! One child process that speaks MCP on stdio: one JSON message a line.
 //!
 //! Own process group, cleared environment. Lines that are not JSON-RPC are tolerated and dropped
-//! (some servers greet on stdout). Whose each message is, [`super::desk`] knows. Ending a child
+//! (some servers greet on stdout); a line that claims to be JSON-RPC and is refused by the strict
+//! decoder fails the request that it answers. Whose each message is, [`super::desk`] knows. Ending a child
 //! closes its stdin, waits, then sends TERM and KILL to its group. Implements MCP
 //! `basic/transports`, stdio.
 
@@ -18,7 +19,7 @@ use super::UpstreamError;
 use super::desk::{Desk, Reader, lock};
 use super::stdio::Launch;
 use crate::mcp::sse::{self, Decoder, Event};
-use crate::mcp::{Id, Kind, Limits, Message, Origin};
+use crate::mcp::{Id, Kind, Limits, Message, Origin, batch};
 
 /// How long a child has at each step of being ended.
 const GRACE: Duration = Duration::from_secs(2);
@@ -142,6 +143,11 @@ impl Child {
         Inbox::listen(&self.desk)
     }
 
+    /// Says that the protocol session in this child has 2025-03-26 batches.
+    pub(super) fn take_batches(&self) {
+        lock(&self.desk).take_batches();
+    }
+
     /// Asks the child to go, and sees to it that it does.
     pub(super) async fn end(&self) {
         let _gone_already = self.stop.send(true);
@@ -223,23 +229,25 @@ impl Drop for Inbox {
     }
 }
 
-/// A message that `read_stdout` has accepted, again.
+/// A message that `read_stdout` has accepted, again; none where it was refused.
 pub(super) fn decode(message: &Bytes) -> Option<Message> {
     let limits = Limits { bytes: usize::MAX, depth: 127 };
     Message::decode(message.clone(), Origin::Server, &limits).ok()
 }
 
-/// Whether a message that `read_stdout` has accepted is a response.
+/// Whether nothing follows a message for the request that it was given to: it is the response, or
+/// something that the gateway will refuse.
 pub(super) fn is_answer(message: &Bytes) -> bool {
-    decode(message).is_some_and(|message| matches!(message.kind(), Kind::Response { .. }))
+    decode(message).is_none_or(|message| matches!(message.kind(), Kind::Response { .. }))
 }
 
 /// A message as one event without id.
 pub(super) fn as_event(message: &Bytes) -> Option<Event> {
-    let text = std::str::from_utf8(message).ok()?;
+    let text = String::from_utf8_lossy(message);
     let mut decoder = Decoder::new(usize::MAX);
-    decoder.push(&sse::encode(None, None, text)).ok()?;
-    decoder.next()
+    decoder.push(&sse::encode(None, None, &text)).ok()?;
+    let exact = matches!(text, std::borrow::Cow::Borrowed(_));
+    decoder.next().map(|event| Event { exact, ..event })
 }
 
 /// Feeds stdin until told to stop, or until the child ends or will say nothing more; gives how it
@@ -337,21 +345,29 @@ async fn read_stdout(stdout: impl AsyncRead + Unpin, desk: Arc<Mutex<Desk>>, lim
             Ok(Line::Whole) => {}
         }
         let raw = Bytes::copy_from_slice(line.trim_ascii());
-        let Ok(message) = Message::decode(raw.clone(), Origin::Server, &limits) else {
-            if !raw.is_empty() {
-                tracing::debug!(bytes = raw.len(), "a line on stdout is not a JSON-RPC message");
+        let has_batches = lock(&desk).has_batches();
+        for raw in messages(raw, has_batches, &limits) {
+            match Message::decode(raw.clone(), Origin::Server, &limits) {
+                Ok(message) => hand_out(&desk, &message).await,
+                // Whoever waits for a message is told, on record, what is wrong with this one.
+                Err(_) if memchr::memmem::find(&raw, b"jsonrpc").is_some() => {
+                    let reader = lock(&desk).reader_of_refused(&raw);
+                    give(&desk, reader, raw).await;
+                }
+                Err(_) => tracing::debug!(bytes = raw.len(), "a line on stdout is not JSON-RPC"),
             }
-            continue;
-        };
-        hand_out(&desk, &message).await;
+        }
     }
 }
 
 /// Gives a message to whom it belongs.
 pub(super) async fn hand_out(desk: &Mutex<Desk>, message: &Message) {
-    let raw = message.raw().clone();
-    let reader_of = lock(desk).reader_of(message);
-    match reader_of {
+    let reader = lock(desk).reader_of(message);
+    give(desk, reader, message.raw().clone()).await;
+}
+
+async fn give(desk: &Mutex<Desk>, reader: Reader, raw: Bytes) {
+    match reader {
         // Waiting here is the back-pressure: the child blocks on its full pipe.
         Reader::Is(sender) => {
             let _reader_left = sender.send(raw).await;
@@ -363,6 +379,17 @@ pub(super) async fn hand_out(desk: &Mutex<Desk>, message: &Message) {
             lock(desk).keep(raw);
         }
     }
+}
+
+/// The messages of one line: one, or those of a batch where there are any.
+fn messages(line: Bytes, has_batches: bool, limits: &Limits) -> Vec<Bytes> {
+    if has_batches
+        && batch::is_batch(&line)
+        && let Ok(elements) = batch::split(&line, limits)
+    {
+        return elements.into_iter().map(|element| element.raw).collect();
+    }
+    vec![line]
 }
 
 enum Line {
@@ -420,8 +447,40 @@ async fn read_stderr(stderr: impl AsyncRead + Unpin, name: String, quiet: super:
 
 #[cfg(all(test, unix))]
 mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
     use crate::types::Secret;
+
+    async fn lines(reader: impl AsyncRead + Unpin) -> Vec<Vec<u8>> {
+        let mut reader = BufReader::new(reader);
+        let (mut lines, mut line) = (Vec::new(), Vec::new());
+        while matches!(read_line(&mut reader, &mut line, 100).await, Ok(Line::Whole)) {
+            lines.push(std::mem::take(&mut line));
+        }
+        lines
+    }
+
+    proptest! {
+        #[test]
+        fn where_a_childs_bytes_are_cut_changes_nothing(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..80),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (left, right) = bytes.split_at(cut.index(bytes.len() + 1));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (whole, pieces) = runtime.block_on(async {
+                (lines(bytes.as_slice()).await, lines(left.chain(right)).await)
+            });
+            prop_assert_eq!(&whole, &pieces);
+            let mut expected: Vec<_> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+            if expected.last().is_some_and(Vec::is_empty) {
+                expected.pop();
+            }
+            prop_assert_eq!(whole, expected);
+        }
+    }
 
     fn sh(script: &str) -> Child {
         let launch = Launch {

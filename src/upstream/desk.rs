@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -28,6 +29,7 @@ pub(super) struct Desk {
     order: VecDeque<Id>,
     listener: Option<mpsc::Sender<Bytes>>,
     backlog: VecDeque<Bytes>,
+    batches: bool,
     /// How the child ended, once it has.
     ended: Option<String>,
 }
@@ -134,6 +136,28 @@ impl Desk {
         found.map(|(_, asked)| asked.reader.clone())
     }
 
+    /// Whether lines may hold batches.
+    pub(super) fn has_batches(&self) -> bool {
+        self.batches
+    }
+
+    /// Says that lines may hold batches.
+    pub(super) fn take_batches(&mut self) {
+        self.batches = true;
+    }
+
+    /// Where a message goes that the strict decoder refused: to the request that it seems to
+    /// answer, else to the newest, which fails with it.
+    pub(super) fn reader_of_refused(&mut self, raw: &Bytes) -> Reader {
+        let seems: Option<Value> = serde_json::from_slice(raw).ok();
+        let id = seems.and_then(|message| Some(message.get("id")?.to_string()));
+        let newest = || self.order.iter().rev().find(|id| self.pending.contains_key(*id));
+        let asked = self.order.iter().find(|known| Some(known.as_json()) == id.as_deref());
+        let Some(asked) = asked.or_else(newest).cloned() else { return Reader::Gone };
+        self.order.retain(|other| *other != asked);
+        self.pending.remove(&asked).map_or(Reader::Gone, |asked| Reader::Is(asked.reader))
+    }
+
     /// Where a message of the child goes. A response ends its request's entry.
     pub(super) fn reader_of(&mut self, message: &Message) -> Reader {
         if let Kind::Response { id: Some(id), .. } = message.kind() {
@@ -210,7 +234,7 @@ pub(super) fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::mcp::{Limits, Origin};

@@ -156,7 +156,8 @@ pub enum Body {
 /// A stream of events, raw and unmasked. Dropping it drops the connection to the upstream.
 #[derive(Debug)]
 pub struct Events {
-    ahead: VecDeque<Event>,
+    /// What was read already and is given out first.
+    ahead: VecDeque<Result<Event, UpstreamError>>,
     source: EventSource,
 }
 
@@ -180,12 +181,39 @@ impl Events {
     /// [`UpstreamError`] when the stream breaks; nothing follows then.
     pub async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
         if let Some(event) = self.ahead.pop_front() {
-            return Some(Ok(event));
+            return Some(event);
         }
+        self.read().await
+    }
+
+    async fn read(&mut self) -> Option<Result<Event, UpstreamError>> {
         match &mut self.source {
             EventSource::Nothing => None,
             EventSource::Http(stream) => stream.next().await,
             EventSource::Child(inbox) | EventSource::Own { inbox, .. } => inbox.next_event().await,
+        }
+    }
+
+    /// Reads ahead until `found` finds something, at most `most` events; [`Self::next`] gives them
+    /// out all the same. Nothing is lost where this is given up halfway.
+    pub async fn look_ahead<T>(
+        &mut self,
+        most: usize,
+        found: impl Fn(&Event) -> Option<T>,
+    ) -> Option<T> {
+        let mut seen = 0;
+        loop {
+            while let Some(Ok(event)) = self.ahead.get(seen) {
+                if let Some(thing) = found(event) {
+                    return Some(thing);
+                }
+                seen += 1;
+            }
+            if seen >= most || self.ahead.len() > seen {
+                return None;
+            }
+            let event = self.read().await?;
+            self.ahead.push_back(event);
         }
     }
 }

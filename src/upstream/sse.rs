@@ -321,7 +321,7 @@ fn begun(
         inbox.finish();
         return Answer { status, headers: json_headers(), body: Body::Message(first) };
     }
-    let ahead = child::as_event(&first).into_iter().collect();
+    let ahead = child::as_event(&first).into_iter().map(Ok).collect();
     stream(Events { ahead, source: source(inbox) })
 }
 

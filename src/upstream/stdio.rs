@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::child::{self, Child};
 use super::{Answer, Body, EventSource, Events, Route, UpstreamError};
 use crate::audit::Durable;
-use crate::mcp::{Kind, Limits, Message, headers, modern};
+use crate::mcp::{Kind, Limits, Message, batch, headers, modern};
 use crate::policy::{Act, Permit};
 use crate::types::{Secret, SessionId, random};
 
@@ -134,12 +134,16 @@ impl StdioUpstream {
         };
         let mut inbox = child.request(message, modern).await?;
         let Some(first) = inbox.next().await.transpose()? else { return Ok(stream_end()) };
+        let settled = child::decode(&first).filter(|_| new_session.is_some());
+        if settled.and_then(|answer| modern::negotiated(&answer)) == Some(batch::VERSION) {
+            child.take_batches();
+        }
         let mut answer = if child::is_answer(&first) {
             inbox.finish();
             let status = if modern { modern_status(&first) } else { StatusCode::OK };
             Answer { status, headers: json_headers(), body: Body::Message(first) }
         } else {
-            let ahead = child::as_event(&first).into_iter().collect();
+            let ahead = child::as_event(&first).map(Ok).into_iter().collect();
             stream(Events { ahead, source: EventSource::Child(inbox) })
         };
         if let Some(value) = new_session.and_then(|id| HeaderValue::from_str(&id).ok()) {

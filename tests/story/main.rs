@@ -30,6 +30,8 @@ mod pairs;
 mod refused;
 mod servers;
 mod serving;
+mod smuggle;
+mod strangers;
 mod support;
 mod tools;
 
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),
+        ("smuggle", smuggle::STORIES),
+        ("strangers", strangers::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

@@ -88,9 +88,7 @@ impl Gateway {
                     let refusal = Refusal::upstream_failed(&call.connection, &error);
                     self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
                 }
-                Err(refusal) => {
-                    self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
-                }
+                Err(refusal) => self.own_answer(call, &trail, &refusal, refusal.outcome()).await,
             },
             Body::Stream(events) => {
                 let opened = trail.opened(answer.status, headers);
@@ -165,7 +163,8 @@ impl Gateway {
             .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))?;
         let Kind::Response { id, is_error } = message.kind() else {
             let act = Act::Message(message);
-            let own = self.call(caller, Direction::ServerToClient, act)?;
+            let way = caller.way(Direction::ServerToClient, call.era);
+            let own = self.call(caller, way, act)?;
             return Ok(match self.decide(caller, own, None) {
                 Decision::Allow(permit) => Judged::OfServer(permit),
                 Decision::Deny(own, denial) => {
@@ -185,6 +184,7 @@ impl Gateway {
         if asked.is_some() && !is_final {
             return Err(Refusal::answers_another(&call.connection));
         }
+        self.judge_inputs(caller, &message)?;
         let outcome = match (is_error, is_tool_error(&message)) {
             (true, _) => Outcome::Error,
             (false, true) => Outcome::ToolError,
@@ -284,7 +284,7 @@ impl Gateway {
     ) -> Flow {
         let call = permit.get().call();
         let fail = async |refusal: Refusal, answered: bool| {
-            let outcome = Outcome::UpstreamFailed;
+            let outcome = refusal.outcome();
             self.stop(permit, trail, &refusal, outcome, answered, out).await;
             Flow::End
         };
@@ -354,7 +354,8 @@ impl Gateway {
             return;
         };
         let act = Act::Message(message);
-        let Ok(call) = self.call(caller, Direction::ClientToServer, act) else { return };
+        let way = caller.way(Direction::ClientToServer, caller.era(&act));
+        let Ok(call) = self.call(caller, way, act) else { return };
         let Decision::Allow(permit) = self.decide(caller, call, None) else {
             // Where clients may not answer either, the server is left to its own patience.
             return;

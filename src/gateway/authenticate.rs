@@ -18,7 +18,8 @@ use super::records::Refused;
 use super::refusal::{Refusal, connection_name};
 use super::seal::{Sealed, UnknownSession};
 use crate::identity::dpop;
-use crate::mcp::headers;
+use crate::mcp::{Era, headers};
+use crate::policy::{Act, Direction, Transport, Way};
 use crate::types::SubjectId;
 use crate::upstream::{Route, Upstream};
 
@@ -52,6 +53,24 @@ impl Caller {
             session: self.grant.session.clone(),
             protocol_session: self.protocol_session.clone(),
         }
+    }
+
+    /// The era of what this caller sends.
+    pub(super) fn era(&self, act: &Act) -> Era {
+        let version = self.headers.get(headers::PROTOCOL_VERSION);
+        let version = version.and_then(|version| version.to_str().ok());
+        let message = match act {
+            Act::Message(message) => Some(message),
+            Act::Listen | Act::End => None,
+        };
+        Era::of(version, self.protocol_session.is_some(), message)
+    }
+
+    /// The way of a call of this caller, or to them.
+    pub(super) fn way(&self, direction: Direction, era: Era) -> Way {
+        let stdio = self.upstream.is_stdio();
+        let transport = if stdio { Transport::Stdio } else { Transport::Http };
+        Way { direction, era, transport }
     }
 
     /// Whether the client takes an event stream for an answer.

@@ -14,8 +14,8 @@ use super::authenticate::Caller;
 use super::records::Refused;
 use super::refusal::Refusal;
 use crate::mcp::modern::{self, Mirrored};
-use crate::mcp::{Kind, Message, Origin, headers};
-use crate::policy::{Act, Call, Direction, Target};
+use crate::mcp::{Era, Kind, Message, Origin, headers};
+use crate::policy::{Act, Call, Direction, Target, Way};
 use crate::types::CallId;
 
 impl Gateway {
@@ -34,7 +34,8 @@ impl Gateway {
             },
             Act::Listen | Act::End => None,
         };
-        let call = self.call(caller, Direction::ClientToServer, act).and_then(|call| {
+        let way = caller.way(Direction::ClientToServer, caller.era(&act));
+        let call = self.call(caller, way, act).and_then(|call| {
             check_mirrored_headers(&head.headers, &call)?;
             self.check_modern(caller, &head.headers, &call)?;
             Ok(call)
@@ -62,7 +63,7 @@ impl Gateway {
     /// What an HTTP server checks itself, the gateway checks for a server on stdio.
     fn check_modern(&self, caller: &Caller, given: &HeaderMap, call: &Call) -> Result<(), Refusal> {
         let Some(message) = call.message() else { return Ok(()) };
-        if !caller.upstream.is_stdio() || caller.protocol_session.is_some() {
+        if !caller.upstream.is_stdio() || call.era == Era::Legacy {
             return Ok(());
         }
         let header = |name| given.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -71,19 +72,11 @@ impl Gateway {
             method: header(headers::METHOD),
             name: header(headers::NAME),
         };
-        if !modern::is_modern(given.version, message) {
-            return Ok(());
-        }
         modern::check(given, message).map_err(|error| Refusal::from(&error))
     }
 
     /// Makes the call of an act, with the masked form that records and approvers may see.
-    pub(super) fn call(
-        &self,
-        caller: &Caller,
-        direction: Direction,
-        act: Act,
-    ) -> Result<Call, Refusal> {
+    pub(super) fn call(&self, caller: &Caller, way: Way, act: Act) -> Result<Call, Refusal> {
         let shown = match &act {
             Act::Message(message) => self
                 .masker
@@ -103,7 +96,7 @@ impl Gateway {
             caller.grant.session.clone(),
             Arc::clone(&caller.grant.subject),
             caller.grant.connection.clone(),
-            direction,
+            way,
             act,
         )
         .map_err(|error| Refusal::from(&error))?;

@@ -20,6 +20,7 @@
 //! | [`decode`] | one strict message, or one of the two acts without one |
 //! | [`hold`] | waiting for a person |
 //! | [`answer`] | what comes back: judged, filtered, masked, recorded, event by event |
+//! | [`asked`] | what a result asks of the client |
 //! | [`lists`] | lists show what may be used |
 //! | [`pins`] | a tool is what it was when it was accepted |
 //! | [`records`] | what the records say |
@@ -29,6 +30,7 @@
 //! | [`ports`] | what `control` implements for it |
 
 mod answer;
+mod asked;
 mod authenticate;
 mod decode;
 mod hold;
@@ -59,7 +61,7 @@ use crate::audit::{Durable, Outcome, RecordError, Recorder};
 use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::GrantVerifier;
 use crate::mask::Masker;
-use crate::mcp::{Limits, modern};
+use crate::mcp::{Era, Limits};
 use crate::policy::{Act, Call, Decision, Permit, PolicySet};
 use crate::types::{Clock, ConnectionName};
 use crate::upstream::Upstream;
@@ -274,7 +276,7 @@ impl Gateway {
 /// asked goes on, except a stream that only the client would read.
 fn ends_with_its_client(call: &Call) -> bool {
     match &call.act {
-        Act::Message(message) => call.is_request() && modern::is_modern(None, message),
+        Act::Message(_) => call.is_request() && call.era == Era::Modern,
         Act::Listen => true,
         Act::End => false,
     }

@@ -309,8 +309,8 @@ mod tests {
 
     use super::*;
     use crate::mask::Rules;
-    use crate::mcp::{Limits, Message, Origin};
-    use crate::policy::Direction;
+    use crate::mcp::{Era, Limits, Message, Origin};
+    use crate::policy::{Direction, Transport, Way};
     use crate::types::{CallId, Identity, Subject};
 
     #[test]
@@ -324,7 +324,11 @@ mod tests {
             SessionId::generate().unwrap(),
             Arc::new(Subject { id: SubjectId::generate().unwrap(), identity }),
             "crm".parse().unwrap(),
-            Direction::ClientToServer,
+            Way {
+                direction: Direction::ClientToServer,
+                era: Era::Legacy,
+                transport: Transport::Http,
+            },
             Act::Message(message),
         )
         .unwrap();

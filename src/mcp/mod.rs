@@ -14,3 +14,4 @@ pub mod sse;
 
 pub use message::Origin;
 pub use message::{DecodeError, Id, Kind, Limits, Message};
+pub use modern::Era;

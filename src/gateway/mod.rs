@@ -19,6 +19,7 @@
 //! | [`authenticate`] | a live grant, and proof of its key |
 //! | [`decode`] | one strict message, or one of the two acts without one |
 //! | [`hold`] | waiting for a person |
+//! | [`rounds`] | the same without anything held, in the modern era |
 //! | [`answer`] | what comes back: judged, filtered, masked, recorded, event by event |
 //! | [`asked`] | what a result asks of the client |
 //! | [`lists`] | lists show what may be used |
@@ -40,6 +41,7 @@ pub mod ports;
 pub mod records;
 pub mod refusal;
 pub mod respond;
+mod rounds;
 pub mod seal;
 
 use std::collections::BTreeMap;
@@ -150,9 +152,18 @@ impl Gateway {
             Ok(call) => call,
             Err(refused) => return self.refuse(refused).await,
         };
+        let round;
+        (call, round) = match self.take_up(&caller, call) {
+            Ok(taken) => taken,
+            Err(refusal) => return self.refuse(caller.refused(refusal)).await,
+        };
         match self.pin(&mut call).await {
             Ok(None) => {}
             Ok(Some(denial)) => {
+                // Who may not use it at all does not learn that it is there.
+                if let Decision::Deny(call, denial) = self.decide(&caller, call.clone(), None) {
+                    return self.deny(Denied::by_policy(&call, &denial, &self.masker)).await;
+                }
                 let refusal = Refusal::quarantined(&call, &denial);
                 return self.deny(Denied::new(&call, &refusal, &denial, &self.masker)).await;
             }
@@ -160,7 +171,7 @@ impl Gateway {
         }
         match self.decide(&caller, call, None) {
             Decision::Allow(permit) => self.pass(caller, *permit, Some(left)).await,
-            Decision::NeedsApproval(need) => self.hold(caller, *need, left).await,
+            Decision::NeedsApproval(need) => self.hold(caller, *need, round, left).await,
             Decision::Deny(call, denial) => {
                 let denied = Denied::by_policy(&call, &denial, &self.masker);
                 self.deny(denied).await

@@ -26,6 +26,7 @@ mod disk;
 mod hostile;
 mod keyring;
 mod login;
+mod mediation;
 mod refused;
 mod servers;
 mod serving;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),
+        ("mediation", mediation::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

@@ -38,6 +38,7 @@ Beside the decision:
 | column | means |
 |---|---|
 | names | what becomes the Cedar resource: the tool, prompt or resource, in its connection; else the connection |
+| gone | the modern era has it no more; a server of that era answers so |
 | shown | what is named must also be something that lists may show (`tools/call`, `prompts/get`, `resources/read` of it might be permitted), because the message tells of it |
 | pinned | a tool or prompt whose definition is in quarantine is refused, and an approval is bound to the definition |
 | filtered | items of the result that may not be used are cut out, page by page; cursors stay, and an empty page is not the end. Definitions of tools and prompts are compared with their pins |
@@ -123,6 +124,7 @@ fn names(names: Names) -> &'static str {
 fn beside(row: &Row) -> String {
     let filtered = row.list.map(|list| format!("filtered: `{}` by `{}`", list.member, list.key));
     let said = [
+        row.gone.then(|| "gone".to_owned()),
         row.listed.then(|| "shown".to_owned()),
         matches!(row.names, Names::Tool | Names::Prompt).then(|| "pinned".to_owned()),
         filtered,

@@ -13,7 +13,7 @@ use super::records::{Denied, OutEvent, Outbound, Trail, own_words};
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
 use super::seal::Sealed;
-use super::{Gateway, unrecorded};
+use super::{Gateway, hints, unrecorded};
 use crate::audit::{Durable, Outcome};
 use crate::mask::Masked;
 use crate::mcp::sse::{self, Event};
@@ -205,6 +205,11 @@ impl Gateway {
                     && policies.may_list(&call.subject, &call.connection, &item.target, &facts)
             };
             listed.keep(shows).map_err(|_| unreadable())?
+        };
+        let filtered = if call.row().hints {
+            hints::narrowed(filtered, caller.grant.life(self.clock.now()))
+        } else {
+            filtered
         };
         let masked = self.masker.message(&filtered).map_err(|error| {
             tracing::warn!(%error, "an answer could not be masked");

@@ -23,6 +23,7 @@
 //! | [`answer`] | what comes back: judged, filtered, masked, recorded, event by event |
 //! | [`asked`] | what a result asks of the client |
 //! | [`lists`] | lists show what may be used |
+//! | [`hints`] | how long an answer may be kept, and for whom |
 //! | [`pins`] | a tool is what it was when it was accepted |
 //! | [`records`] | what the records say |
 //! | [`refusal`] | what the gateway says in its own name |
@@ -34,6 +35,7 @@ mod answer;
 mod asked;
 mod authenticate;
 mod decode;
+mod hints;
 mod hold;
 mod lists;
 pub mod pins;
@@ -55,7 +57,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::authenticate::Caller;
 use self::ports::{Approvals, Ended, Grants, Pins};
-use self::records::{Denied, Trail};
+use self::records::{Denied, Refused, Trail};
 use self::refusal::Refusal;
 use self::respond::Reply;
 use self::seal::Seal;
@@ -63,7 +65,7 @@ use crate::audit::{Durable, Outcome, RecordError, Recorder};
 use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::GrantVerifier;
 use crate::mask::Masker;
-use crate::mcp::{Era, Limits};
+use crate::mcp::{Era, Limits, Message};
 use crate::policy::{Act, Call, Decision, Permit, PolicySet};
 use crate::types::{Clock, ConnectionName};
 use crate::upstream::Upstream;
@@ -169,7 +171,14 @@ impl Gateway {
             }
             Err(error) => return self.refuse(caller.refused(Refusal::from(&error))).await,
         }
-        match self.decide(&caller, call, None) {
+        let id = call.message().and_then(Message::id).cloned();
+        let decision = self.decide(&caller, call, None);
+        if let Some(call) = decision.lets()
+            && let Err(refusal) = decode::check_params(&caller.headers, call)
+        {
+            return self.refuse(Refused { id, ..caller.refused(refusal) }).await;
+        }
+        match decision {
             Decision::Allow(permit) => self.pass(caller, *permit, Some(left)).await,
             Decision::NeedsApproval(need) => self.hold(caller, *need, round, left).await,
             Decision::Deny(call, denial) => {
@@ -245,7 +254,7 @@ impl Gateway {
         }
     }
 
-    async fn refuse(&self, mut refused: records::Refused) -> Reply {
+    async fn refuse(&self, mut refused: Refused) -> Reply {
         let message = &mut refused.refusal.message;
         *message = records::recordable(message, &self.masker);
         match self.recorder.record(refused).await {

@@ -30,8 +30,9 @@ impl Gateway {
         };
         match self.pins.standing(&call.connection, kind, name).await? {
             Standing::Unknown => Ok(None),
-            Standing::Accepted { hash } => {
+            Standing::Accepted { hash, mirrored } => {
                 call.pin = Some(hash);
+                call.mirrored = mirrored;
                 Ok(None)
             }
             // Why is the operator's to see: it may name another tool, which the caller may not.

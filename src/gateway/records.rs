@@ -2,6 +2,7 @@
 //!
 //! Leaves hold ids and words of ours; whatever a person wrote stands in the body, masked.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::http::StatusCode;
@@ -27,6 +28,8 @@ struct CallBody<'a> {
     source: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a RawValue>,
 }
@@ -52,6 +55,7 @@ fn call_entry(
         target: call.target().name(),
         source: call.source,
         reason,
+        headers: call.extra.iter().map(|(name, value)| (&**name, &**value)).collect(),
         message: serde_json::from_slice(&call.shown).ok(),
     };
     Entry {

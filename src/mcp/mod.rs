@@ -3,12 +3,14 @@
 //! Pure and synchronous. [`message`] decodes one JSON-RPC message strictly and keeps its bytes;
 //! [`json`] walks JSON text by spans; [`sse`] frames event streams; [`headers`] holds the names of
 //! the HTTP headers of both protocol eras; [`canonical`] gives one text for one value; [`modern`]
-//! is what an HTTP server of the modern era checks.
+//! is what an HTTP server of the modern era checks, and [`mirror`] what headers repeat of a tool's
+//! arguments.
 
 pub mod canonical;
 pub mod headers;
 pub mod json;
 pub mod message;
+pub mod mirror;
 pub mod modern;
 pub mod sse;
 

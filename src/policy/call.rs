@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::mediation::{Row, Rule, Shape, Transport, Way};
+use crate::mcp::mirror::Mirrored;
 use crate::mcp::{Era, Kind, Message};
 use crate::types::{CallId, ConnectionName, SessionId, Subject};
 
@@ -91,6 +92,11 @@ pub struct Call {
     pub shown: Bytes,
     /// The hash of the accepted definition of the tool or prompt that is used, once it has one.
     pub pin: Option<String>,
+    /// What a call of that tool repeats in headers.
+    pub mirrored: Arc<[Mirrored]>,
+    /// Headers `Mcp-Param-…` that the call came with, masked: they go on and nothing is decided
+    /// by them.
+    pub extra: Vec<(String, String)>,
     row: &'static Row,
     target: Target,
     mentions: Vec<Target>,
@@ -117,7 +123,7 @@ impl Call {
             Act::Listen | Act::End => None,
         };
         let row = Row::of(action(&act), shape(&act));
-        let (target, mentions) = row.targets(params.as_ref(), direction)?;
+        let (target, mentions) = row.targets(params.as_ref(), way)?;
         Ok(Self {
             id,
             session,
@@ -130,6 +136,8 @@ impl Call {
             source,
             shown,
             pin,
+            mirrored: Arc::default(),
+            extra: Vec::new(),
             row,
             target,
             mentions,

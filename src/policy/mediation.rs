@@ -105,6 +105,9 @@ pub struct Row {
     /// Whether what it names must be something that a list may show: it tells of what is named
     /// without using it.
     pub listed: bool,
+    /// Whether the modern era has it no more. It is judged all the same; but where it names nothing,
+    /// it is the server's to say that it has no such method.
+    pub gone: bool,
     /// What in its result is filtered.
     pub list: Option<List>,
     /// Whether its result says how long it may be kept, which the gateway narrows.
@@ -140,8 +143,9 @@ const fn row(
     sender: Sender,
     groups: &'static [&'static str],
 ) -> Row {
-    let (names, listed, list, hints, input) = (Names::Nothing, false, None, false, false);
-    Row { method, shape, sender, groups, names, listed, list, hints, input }
+    let (names, list) = (Names::Nothing, None);
+    let (listed, gone, hints, input) = (false, false, false, false);
+    Row { method, shape, sender, groups, names, listed, gone, list, hints, input }
 }
 
 const fn request(method: &'static str, sender: Sender, groups: &'static [&'static str]) -> Row {
@@ -160,6 +164,11 @@ impl Row {
 
     const fn listed(mut self) -> Self {
         self.listed = true;
+        self
+    }
+
+    const fn gone(mut self) -> Self {
+        self.gone = true;
         self
     }
 
@@ -196,10 +205,10 @@ const TASKS: &[&str] = &["tasks"];
 
 /// The table. Its last rows are for what is not named above them.
 pub static ROWS: &[Row] = &[
-    request("initialize", Client, PROTOCOL),
+    request("initialize", Client, PROTOCOL).gone(),
     request("server/discover", Client, PROTOCOL).hints(),
-    request("ping", Either, PROTOCOL),
-    request("logging/setLevel", Client, PROTOCOL),
+    request("ping", Either, PROTOCOL).gone(),
+    request("logging/setLevel", Client, PROTOCOL).gone(),
     request("tools/list", Client, READ).lists("tools", "name", Target::Tool),
     request("tools/call", Client, &[]).names(Names::Tool).input(),
     request("prompts/list", Client, READ).lists("prompts", "name", Target::Prompt),
@@ -211,28 +220,28 @@ pub static ROWS: &[Row] = &[
         Target::Resource,
     ),
     request("resources/read", Client, READ).names(Names::Resource).hints().input(),
-    request("resources/subscribe", Client, READ).names(Names::Resource).listed(),
-    request("resources/unsubscribe", Client, READ).names(Names::Resource).listed(),
+    request("resources/subscribe", Client, READ).names(Names::Resource).listed().gone(),
+    request("resources/unsubscribe", Client, READ).names(Names::Resource).listed().gone(),
     request("subscriptions/listen", Client, PROTOCOL).names(Names::Subscriptions).listed(),
     request("completion/complete", Client, READ).names(Names::Reference).listed(),
     request("sampling/createMessage", Server, SERVER),
     request("elicitation/create", Server, SERVER),
     request("roots/list", Server, SERVER),
     request("tasks/get", Either, TASKS),
-    request("tasks/result", Either, TASKS),
-    request("tasks/list", Either, TASKS),
+    request("tasks/result", Either, TASKS).gone(),
+    request("tasks/list", Either, TASKS).gone(),
     request("tasks/cancel", Either, TASKS),
     request("tasks/update", Client, TASKS),
-    told("notifications/initialized", Client),
+    told("notifications/initialized", Client).gone(),
     told("notifications/cancelled", Either),
     told("notifications/progress", Either),
-    told("notifications/roots/list_changed", Client),
+    told("notifications/roots/list_changed", Client).gone(),
     told("notifications/message", Server),
     told("notifications/tools/list_changed", Server),
     told("notifications/prompts/list_changed", Server),
     told("notifications/resources/list_changed", Server),
     told("notifications/resources/updated", Server).names(Names::Resource).listed(),
-    told("notifications/elicitation/complete", Server),
+    told("notifications/elicitation/complete", Server).gone(),
     told("notifications/subscriptions/acknowledged", Server),
     told("notifications/tasks", Server),
     told("notifications/tasks/status", Either),
@@ -299,7 +308,7 @@ impl Row {
     pub(super) fn targets(
         &self,
         params: Option<&Value>,
-        direction: Direction,
+        way: Way,
     ) -> Result<(Target, Vec<Target>), NoTarget> {
         let text = |field: &str| Some(params?.get(field)?.as_str()?.to_owned());
         let (field, target) = match self.names {
@@ -336,7 +345,15 @@ impl Row {
         match target {
             Some(target) => Ok((target, Vec::new())),
             // What a server says without naming anything tells of nothing.
-            None if direction == Direction::ServerToClient => Ok((Target::Connection, Vec::new())),
+            None if way.direction == Direction::ServerToClient => {
+                Ok((Target::Connection, Vec::new()))
+            }
+            None if self.gone
+                && way.era == Era::Modern
+                && params.is_none_or(|params| params.get(field).is_none()) =>
+            {
+                Ok((Target::Connection, Vec::new()))
+            }
             None => Err(self.no_target(field)),
         }
     }

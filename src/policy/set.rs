@@ -159,6 +159,17 @@ pub enum Decision {
     NeedsApproval(Box<Need>),
 }
 
+impl Decision {
+    /// The call, unless it is denied.
+    pub fn lets(&self) -> Option<&Call> {
+        match self {
+            Self::Allow(permit) => Some(permit.call()),
+            Self::NeedsApproval(need) => Some(&need.call),
+            Self::Deny(..) => None,
+        }
+    }
+}
+
 /// A parsed set of policies, with its version.
 #[derive(Debug)]
 pub struct PolicySet {

@@ -17,6 +17,8 @@ crate::stories![
     every_cell_towards_the_client,
     what_is_hidden_is_not_there,
     lists_come_page_by_page,
+    headers_that_repeat_arguments,
+    errors_pass_as_they_are,
 ];
 
 const VERSION: &str = "2026-07-28";
@@ -534,5 +536,151 @@ fn lists_come_page_by_page(world: &World) -> anyhow::Result<()> {
         assert_eq!(pages, [1, 0, 1], "{method}");
         assert_eq!(seen, expected, "{method}");
     }
+    Ok(())
+}
+
+/// A tool of which requests repeat two arguments as headers.
+fn mirrors(head: &str, body: &str) -> String {
+    REACHED.lock().unwrap().push(format!("{head}\n{body}"));
+    let asked: Value = serde_json::from_str(body).unwrap_or_default();
+    let schema = json!({"type": "object", "properties": {
+        "region": {"type": "string", "x-mcp-header": "Region"},
+        "n": {"type": "integer", "x-mcp-header": "N"},
+    }});
+    let tools = ["mirrored", SECRET].map(|name| json!({"name": name, "inputSchema": schema}));
+    let result = match asked["method"].as_str().unwrap_or_default() {
+        "tools/list" => json!({"tools": tools, "ttlMs": 86_400_000, "cacheScope": "public"}),
+        _ => json!({"content": []}),
+    };
+    whole(OK_JSON, &json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}).to_string())
+}
+
+fn headers_that_repeat_arguments(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let url = upstream(mirrors)?;
+    let policies = format!(
+        "{CONNECT}\npermit(principal, action == Action::\"tools/list\", resource);\n\
+         permit(principal, action, resource == Tool::\"mirrors/mirrored\");\n"
+    );
+    let mut server = Site::new(world, &idp)
+        .policy("engineers.cedar", &policies)
+        .http("mirrors", &url)
+        .start()?;
+    let mut wire = Wire::new(&server, &idp, "mirrors")?;
+    let call = |wire: &Wire, tool: &str, arguments: &Value, more: &[(&str, &str)]| {
+        let mut headers = vec![
+            ("content-type", "application/json"),
+            ("mcp-protocol-version", VERSION),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", tool),
+        ];
+        headers.extend(more);
+        let params = json!({"name": tool, "arguments": arguments});
+        wire.send("POST", &headers, &request("tools/call", params).to_string())
+    };
+    // Nobody has listed it yet: every such header is unheard of, and goes on.
+    let early = call(&wire, "mirrored", &json!({"region": "eu"}), &[("mcp-param-region", "us")])?;
+    assert_eq!(early.status, 200, "{early:?}");
+    let list = wire.message(Era::Modern, "", &request("tools/list", json!({})))?;
+    let (tools, hints) = (list.json()["result"]["tools"].clone(), list.json()["result"].clone());
+    assert_eq!(tools.as_array().map(Vec::len), Some(1), "{list:?}");
+    // What is hidden from one is hidden in what others keep, and ends with the grant (15 minutes).
+    assert_eq!(hints["cacheScope"], "private");
+    let ttl = hints["ttlMs"].as_u64().unwrap_or_default();
+    assert!(ttl > 0 && ttl <= 15 * 60 * 1000, "{ttl}");
+
+    let zurich = "=?base64?WsO8cmljaA==?=";
+    for restarted in [false, true] {
+        if restarted {
+            server.restart()?;
+            wire = Wire::new(&server, &idp, "mirrors")?;
+        }
+        let rows: &[(Value, &[(&str, &str)], u16)] = &[
+            (json!({"region": "eu"}), &[("mcp-param-region", "eu")], 200),
+            (json!({"region": "Zürich"}), &[("mcp-param-region", zurich)], 200),
+            (json!({"n": 7}), &[("mcp-param-n", "7.0")], 200),
+            (json!({"region": null}), &[], 200),
+            (json!({}), &[("mcp-param-unheard", "4111 1111 1111 1111")], 200),
+            (json!({"region": "eu"}), &[], 400),
+            (json!({"region": "eu"}), &[("mcp-param-region", "us")], 400),
+            (json!({"region": "eu"}), &[("mcp-param-region", "=?base64?!?=")], 400),
+            (json!({"region": "eu", "n": 7}), &[("mcp-param-region", "eu")], 400),
+            (json!({}), &[("mcp-param-region", "eu")], 400),
+        ];
+        for (number, (arguments, given, status)) in rows.iter().enumerate() {
+            let mut arguments = arguments.clone();
+            let mark = format!("row-{restarted}-{number}-");
+            arguments["mark"] = json!(mark);
+            let answer = call(&wire, "mirrored", &arguments, given)?;
+            assert_eq!(answer.status, *status, "{arguments} {given:?}: {answer:?}");
+            let reached = REACHED.lock().unwrap().iter().find(|one| one.contains(&mark)).cloned();
+            assert_eq!(reached.is_some(), *status == 200, "{arguments} {given:?}");
+            if *status == 400 {
+                assert_eq!(answer.json()["error"]["code"], -32020, "{answer:?}");
+                assert_eq!(answer.json()["id"], 1, "{answer:?}");
+            }
+            for (name, value) in given.iter().filter(|_| *status == 200) {
+                let head = format!("{name}: {value}");
+                assert!(reached.as_ref().is_some_and(|one| one.contains(&head)), "{head}");
+            }
+        }
+        // Of a hidden tool not even its headers are told.
+        let there = call(&wire, SECRET, &json!({"region": "eu"}), &[])?;
+        let nowhere = call(&wire, "payroll_nowhere", &json!({"region": "eu"}), &[])?;
+        assert_eq!(bytes(&there), bytes(&nowhere));
+    }
+    // What goes on is on record, masked.
+    server.holds_none_of(["4111 1111 1111 1111"]);
+    server.verify()?.exits(0);
+    Ok(())
+}
+
+/// Answers with the status and the error that the tool's name spells.
+fn fails(_head: &str, body: &str) -> String {
+    let asked: Value = serde_json::from_str(body).unwrap_or_default();
+    let name = asked["params"]["name"].as_str().unwrap_or_default();
+    let (status, code) = name.split_once(' ').unwrap_or(("200", "-1"));
+    if code == "none" {
+        return whole(&format!("HTTP/1.1 {status} X"), "");
+    }
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json");
+    whole(&head, &error_of(code))
+}
+
+fn error_of(code: &str) -> String {
+    // Not as any JSON library writes it, so that only the bytes themselves are the same.
+    format!(
+        r#"{{ "error":{{"data":{{"supported":["2026-07-28"],"n":1.50,"x":9007199254740993}},"code":{code} ,"message":"n\u006f"}},"id":1,"jsonrpc":"2.0" }}"#
+    )
+}
+
+fn errors_pass_as_they_are(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let server = Site::new(world, &idp).http("fails", &upstream(fails)?).start()?;
+    let wire = Wire::new(&server, &idp, "fails")?;
+    for (status, code) in [
+        (404, "-32601"),
+        (400, "-32602"),
+        (400, "-32600"),
+        (400, "-32020"),
+        (400, "-32021"),
+        (400, "-32022"),
+        (200, "-32002"),
+        (200, "-32042"),
+        (200, "-32603"),
+        (200, "7"),
+        (500, "-32603"),
+        (429, "-32000"),
+    ] {
+        let params = json!({"name": format!("{status} {code}"), "arguments": {}});
+        let answer = wire.message(Era::Modern, "", &request("tools/call", params))?;
+        assert_eq!((answer.status, answer.body), (status, error_of(code)));
+    }
+    for status in [404, 405] {
+        let params = json!({"name": format!("{status} none"), "arguments": {}});
+        let answer = wire.message(Era::Modern, "", &request("tools/call", params))?;
+        assert_eq!((answer.status, &*answer.body), (status, ""));
+    }
+    server.verify()?.exits(0);
     Ok(())
 }

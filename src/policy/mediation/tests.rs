@@ -250,7 +250,14 @@ fn what_may_not_be_shown_is_not_told_of() {
     let odd = asked(json!(["x:y", 7]));
     let Act::Message(odd) = odd else { unreachable!() };
     let row = Row::of("subscriptions/listen", Shape::Request);
-    assert!(row.targets(odd.params_value().as_ref(), up).is_err(), "what is no URI is unread");
+    let odd = odd.params_value();
+    assert!(row.targets(odd.as_ref(), way(up)).is_err(), "what is no URI is unread");
+    // What the modern era has no more names nothing there, or what it names.
+    let gone = Row::of("resources/subscribe", Shape::Request);
+    let legacy = Way { era: Era::Legacy, ..way(up) };
+    assert_eq!(gone.targets(None, way(up)), Ok((Target::Connection, vec![])));
+    assert!(gone.targets(None, legacy).is_err());
+    assert!(gone.targets(Some(&json!({"uri": ["x:z"]})), way(up)).is_err());
 }
 
 #[test]

@@ -44,11 +44,6 @@ impl Gateway {
         round: Option<Round>,
         left: oneshot::Receiver<()>,
     ) -> Reply {
-        if !need.call.is_request() {
-            // Nobody waits for the outcome of a notification, so nobody is asked about it.
-            let (call, denial) = need.refused("only a request can wait for approval");
-            return self.deny(Denied::by_policy(&call, &denial, &self.masker)).await;
-        }
         let trail = Trail::of(&need.call);
         // A state that was given for another call says nothing of this one.
         let round = round.filter(|round| round.binding == need.binding.as_str());

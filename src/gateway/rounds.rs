@@ -215,18 +215,18 @@ mod tests {
 
     #[test]
     fn the_servers_rounds_come_out_as_they_went_in() {
-        let ours = r#"{ "name":"t", "requestState":"mcpx1.x", "arguments":{"n":1e400, "a":[ 1 ]},"inputResponses":{"mcpx_approval":{"action":"accept"}}}"#;
+        let ours = r#"{ "name":"t", "requestState":"mcpx1.x", "arguments":{"n":1.50, "a":[ 1 ]},"inputResponses":{"mcpx_approval":{"action":"accept"}}}"#;
         let message = message(ours);
         let (_, members) = members(&message).unwrap();
         assert_eq!(
             restored(&members, &state(None, None)),
-            r#"{"name":"t","arguments":{"n":1e400, "a":[ 1 ]}}"#
+            r#"{"name":"t","arguments":{"n":1.50, "a":[ 1 ]}}"#
         );
         let theirs = (r#""s\u0041\/é""#, r#"{"a":{"action":"accept","content":{"n":1.0}}}"#);
         assert_eq!(
             restored(&members, &state(Some(theirs.0), Some(theirs.1))),
             format!(
-                r#"{{"name":"t","arguments":{{"n":1e400, "a":[ 1 ]}},"requestState":{},"inputResponses":{}}}"#,
+                r#"{{"name":"t","arguments":{{"n":1.50, "a":[ 1 ]}},"requestState":{},"inputResponses":{}}}"#,
                 theirs.0, theirs.1
             )
         );

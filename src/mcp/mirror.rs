@@ -118,6 +118,9 @@ mod tests {
 
     use super::*;
 
+    /// Arguments, the headers that came with them, and the one that is wrong.
+    type Wrong<'a> = (Value, &'a [(&'a str, &'a str)], &'a str);
+
     fn tool(properties: &Value) -> Value {
         json!({"name": "t", "inputSchema": {"type": "object", "properties": properties}})
     }
@@ -170,7 +173,7 @@ mod tests {
         assert_eq!(of(json!({}), &[("mcp-param-other", "x")]), Ok(()));
         assert_eq!(of(json!({"region": null}), &[]), Ok(()));
         assert_eq!(of(json!({"n": {"a": 1}}), &[]), Ok(()));
-        let cases: &[(Value, &[(&str, &str)], &str)] = &[
+        let cases: &[Wrong<'_>] = &[
             (json!({"region": "eu"}), &[], region),
             (json!({"region": "eu"}), &[(region, "us")], region),
             (json!({"region": "eu"}), &[(region, "EU")], region),

@@ -264,8 +264,9 @@ impl Row {
         if let Some(row) = ROWS.iter().find(|row| row.method == method) {
             return if row.shape == shape { row } else { MISNAMED };
         }
-        let begins =
-            |row: &Row| row.method.strip_suffix('*').is_some_and(|begin| method.starts_with(begin));
+        let begins = |row: &Self| {
+            row.method.strip_suffix('*').is_some_and(|begin| method.starts_with(begin))
+        };
         ROWS.iter().find(|row| row.shape == shape && begins(row)).unwrap_or(MISNAMED)
     }
 

@@ -23,6 +23,7 @@ mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod hidden;
 mod hostile;
 mod keyring;
 mod login;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),
         ("mediation", mediation::STORIES),
+        ("hidden", hidden::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

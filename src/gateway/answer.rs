@@ -13,7 +13,7 @@ use super::records::{Denied, OutEvent, Outbound, Trail, own_words};
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
 use super::seal::{ProtocolSession, Sealed};
-use super::{Gateway, unrecorded};
+use super::{Gateway, hints, unrecorded};
 use crate::audit::{Durable, Outcome};
 use crate::mask::Masked;
 use crate::mcp::sse::{self, Event};
@@ -92,9 +92,7 @@ impl Gateway {
                     let refusal = Refusal::upstream_failed(&call.connection, &error);
                     self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
                 }
-                Err(refusal) => {
-                    self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
-                }
+                Err(refusal) => self.own_answer(call, &trail, &refusal, refusal.outcome()).await,
             },
             Body::Stream(events) => {
                 let opened = trail.opened(answer.status, headers);
@@ -177,7 +175,8 @@ impl Gateway {
             .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))?;
         let Kind::Response { id, is_error } = message.kind() else {
             let act = Act::Message(message);
-            let own = self.call(caller, Direction::ServerToClient, act)?;
+            let way = caller.way(Direction::ServerToClient, call.era);
+            let own = self.call(caller, way, act)?;
             return Ok(match self.decide(caller, own, None) {
                 Decision::Allow(permit) => Judged::OfServer(permit),
                 Decision::Deny(own, denial) => {
@@ -197,6 +196,7 @@ impl Gateway {
         if asked.is_some() && !is_final {
             return Err(Refusal::answers_another(&call.connection));
         }
+        self.judge_inputs(caller, &message)?;
         let outcome = match (is_error, is_tool_error(&message)) {
             (true, _) => Outcome::Error,
             (false, true) => Outcome::ToolError,
@@ -217,6 +217,11 @@ impl Gateway {
                     && policies.may_list(&call.subject, &call.connection, &item.target, &facts)
             };
             listed.keep(shows).map_err(|_| unreadable())?
+        };
+        let filtered = if call.row().hints {
+            hints::narrowed(filtered, caller.grant.life(self.clock.now()))
+        } else {
+            filtered
         };
         let masked = self.masker.message(&filtered).map_err(|error| {
             tracing::warn!(%error, "an answer could not be masked");
@@ -300,7 +305,7 @@ impl Gateway {
     ) -> Flow {
         let call = permit.get().call();
         let fail = async |refusal: Refusal, answered: bool| {
-            let outcome = Outcome::UpstreamFailed;
+            let outcome = refusal.outcome();
             self.stop(permit, trail, &refusal, outcome, answered, out).await;
             Flow::End
         };
@@ -370,7 +375,8 @@ impl Gateway {
             return;
         };
         let act = Act::Message(message);
-        let Ok(call) = self.call(caller, Direction::ClientToServer, act) else { return };
+        let way = caller.way(Direction::ClientToServer, caller.era(&act));
+        let Ok(call) = self.call(caller, way, act) else { return };
         let Decision::Allow(permit) = self.decide(caller, call, None) else {
             // Where clients may not answer either, the server is left to its own patience.
             return;

@@ -18,7 +18,8 @@ use super::records::Refused;
 use super::refusal::{Refusal, connection_name};
 use super::seal::{ProtocolSession, Sealed, UnknownSession};
 use crate::identity::dpop;
-use crate::mcp::headers;
+use crate::mcp::{Era, headers};
+use crate::policy::{Act, Direction, Transport, Way};
 use crate::types::SubjectId;
 use crate::upstream::{Route, Upstream};
 
@@ -53,6 +54,27 @@ impl Caller {
             session: self.grant.session.clone(),
             protocol_session: self.protocol_session.as_ref().map(|session| session.id.clone()),
         }
+    }
+
+    /// The era of what this caller sends.
+    pub(super) fn era(&self, act: &Act) -> Era {
+        let version = self.headers.get(headers::PROTOCOL_VERSION);
+        let version = version.and_then(|version| version.to_str().ok());
+        let message = match act {
+            Act::Message(message) => Some(message),
+            Act::Listen | Act::End => None,
+        };
+        Era::of(version, self.protocol_session.is_some(), message)
+    }
+
+    /// The way of a call of this caller, or to them.
+    pub(super) fn way(&self, direction: Direction, era: Era) -> Way {
+        let transport = match *self.upstream {
+            Upstream::Http(_) => Transport::Http,
+            Upstream::Sse(_) => Transport::Sse,
+            Upstream::Stdio(_) => Transport::Stdio,
+        };
+        Way { direction, era, transport }
     }
 
     /// Whether the client takes an event stream for an answer.

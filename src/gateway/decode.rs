@@ -8,16 +8,15 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use serde_json::Value;
 
 use super::Gateway;
 use super::authenticate::Caller;
 use super::batch::Element;
-use super::records::Refused;
+use super::records::{self, Refused};
 use super::refusal::Refusal;
 use crate::mcp::modern::{self, Mirrored};
-use crate::mcp::{Kind, Message, Origin, batch, headers};
-use crate::policy::{Act, Call, Direction, Target};
+use crate::mcp::{Era, Kind, Message, Origin, batch, headers, mirror};
+use crate::policy::{Act, Call, Direction, Target, Way};
 use crate::types::CallId;
 
 /// What one HTTP request holds.
@@ -69,7 +68,8 @@ impl Gateway {
             },
             Act::Listen | Act::End => None,
         };
-        let call = self.call(caller, Direction::ClientToServer, act).and_then(|call| {
+        let way = caller.way(Direction::ClientToServer, caller.era(&act));
+        let call = self.call(caller, way, act).and_then(|call| {
             check_mirrored_headers(&head.headers, &call)?;
             self.check_modern(caller, &head.headers, &call)?;
             Ok(call)
@@ -80,7 +80,7 @@ impl Gateway {
     /// What a Streamable HTTP server checks itself, the gateway checks for every other.
     fn check_modern(&self, caller: &Caller, given: &HeaderMap, call: &Call) -> Result<(), Refusal> {
         let Some(message) = call.message() else { return Ok(()) };
-        if !caller.upstream.is_pipe() || caller.protocol_session.is_some() {
+        if !caller.upstream.is_pipe() || call.era == Era::Legacy {
             return Ok(());
         }
         let header = |name| given.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -89,19 +89,27 @@ impl Gateway {
             method: header(headers::METHOD),
             name: header(headers::NAME),
         };
-        if !modern::is_modern(given.version, message) {
-            return Ok(());
-        }
         modern::check(given, message).map_err(|error| Refusal::from(&error))
     }
 
+    /// The headers `Mcp-Param-…` of a client as records may show them.
+    fn params(&self, given: &HeaderMap, way: Way) -> Vec<(String, String)> {
+        if way.direction == Direction::ServerToClient {
+            return Vec::new();
+        }
+        let params =
+            given.iter().filter(|(name, _)| name.as_str().starts_with(headers::PARAM_PREFIX));
+        let shown = params.map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let value = headers::decode_value(&value).unwrap_or(std::borrow::Cow::Borrowed(&value));
+            let name = records::recordable(name.as_str(), &self.masker);
+            (name, records::recordable(&value, &self.masker))
+        });
+        shown.collect()
+    }
+
     /// Makes the call of an act, with the masked form that records and approvers may see.
-    pub(super) fn call(
-        &self,
-        caller: &Caller,
-        direction: Direction,
-        act: Act,
-    ) -> Result<Call, Refusal> {
+    pub(super) fn call(&self, caller: &Caller, way: Way, act: Act) -> Result<Call, Refusal> {
         let shown = match &act {
             Act::Message(message) => self
                 .masker
@@ -121,11 +129,12 @@ impl Gateway {
             caller.grant.session.clone(),
             Arc::clone(&caller.grant.subject),
             caller.grant.connection.clone(),
-            direction,
+            way,
             act,
         )
         .map_err(|error| Refusal::from(&error))?;
         call.source = caller.source;
+        call.extra = self.params(&caller.headers, way);
         call.shown = shown;
         Ok(call)
     }
@@ -160,49 +169,17 @@ fn check_mirrored_headers(given: &HeaderMap, call: &Call) -> Result<(), Refusal>
             }
         }
     }
-    // Which argument a header repeats is in the tool's schema, which the gateway does not keep; but
-    // a value that no argument has was neither judged nor recorded.
-    for (header, value) in given {
-        if header.as_str().starts_with(headers::PARAM_PREFIX) {
-            let value = value.to_str().ok().and_then(|value| headers::decode_value(value).ok());
-            let repeats =
-                value.is_some_and(|value| call.arguments().is_some_and(|a| holds(a, &value)));
-            if !repeats {
-                return Err(Refusal::header_mismatch(header.as_str()));
-            }
-        }
-    }
     Ok(())
 }
 
-/// Whether some value in the arguments is written so.
-fn holds(arguments: &Value, text: &str) -> bool {
-    match arguments {
-        Value::Null => false,
-        Value::Bool(flag) => text == if *flag { "true" } else { "false" },
-        Value::Number(number) => {
-            number.to_string() == text
-                || (text.parse().ok().is_some_and(|other: f64| number.as_f64() == Some(other)))
-        }
-        Value::String(string) => string == text,
-        Value::Array(items) => items.iter().any(|item| holds(item, text)),
-        Value::Object(members) => members.values().any(|member| holds(member, text)),
+/// The headers that repeat a tool's arguments say what the body says, as far as the tool's pinned
+/// definition tells which they are. Asked once policy has spoken, so that nobody learns from it of
+/// a tool that is hidden from them.
+pub(super) fn check_params(given: &HeaderMap, call: &Call) -> Result<(), Refusal> {
+    if call.era == Era::Legacy {
+        return Ok(());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_repeats_an_argument_or_is_refused() {
-        let arguments =
-            serde_json::json!({"region": "eu", "at": {"zone": 7, "dry": false}, "x": 1.5});
-        for good in ["eu", "7", "7.0", "false", "1.5"] {
-            assert!(holds(&arguments, good), "{good}");
-        }
-        for bad in ["us", "EU", "8", "true", "", "null"] {
-            assert!(!holds(&arguments, bad), "{bad}");
-        }
-    }
+    let values = |name: &str| given.get_all(name).iter().map(|value| value.to_str().ok()).collect();
+    mirror::check(&call.mirrored, call.arguments(), values)
+        .map_err(|mirror::Mismatch(header)| Refusal::header_mismatch(&header))
 }

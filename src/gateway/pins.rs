@@ -30,14 +30,16 @@ impl Gateway {
         };
         match self.pins.standing(&call.connection, kind, name).await? {
             Standing::Unknown => Ok(None),
-            Standing::Accepted { hash } => {
+            Standing::Accepted { hash, mirrored } => {
                 call.pin = Some(hash);
+                call.mirrored = mirrored;
                 Ok(None)
             }
-            Standing::Quarantined { reason } => Ok(Some(Denial {
+            // Why is the operator's to see: it may name another tool, which the caller may not.
+            Standing::Quarantined { .. } => Ok(Some(Denial {
                 rules: vec![RULE.to_owned()],
                 reason: format!(
-                    "the {} {name:?} of {} is in quarantine: {reason}; an operator has to accept it",
+                    "the {} {name:?} of {} is in quarantine; an operator has to accept it",
                     kind.as_str(),
                     call.connection
                 ),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::ports::{Ended, PortError};
 use super::seal::UnknownSession;
-use crate::audit::RefusalStage;
+use crate::audit::{Outcome, RefusalStage};
 use crate::identity::TokenError;
 use crate::identity::dpop::DpopError;
 use crate::mcp::batch;
@@ -258,6 +258,11 @@ impl Refusal {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(status, rpc::FAILED_CLOSED, code, stage, message)
             .hint("nothing was let through; the operator finds the cause in the server's log")
+    }
+
+    /// How a call ends whose answer is refused so.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.rpc == rpc::DENIED { Outcome::Denied } else { Outcome::UpstreamFailed }
     }
 
     /// The refusal as a JSON-RPC error answering `id`.

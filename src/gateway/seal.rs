@@ -1,4 +1,4 @@
-//! Legacy session ids and event ids, sealed so that they work for their owner only.
+//! Legacy session ids, event ids and states, sealed so that they work for their owner only.
 //!
 //! A client never sees the upstream's `Mcp-Session-Id`. It gets that id encrypted and bound
 //! (AES-256-GCM-SIV, which random nonces under one key do not wear out; subject and connection as
@@ -22,6 +22,8 @@ pub enum Sealed {
     Session,
     /// The id of a stream's event, which comes back as `Last-Event-ID`.
     Event,
+    /// The `requestState` of a call that waits for a person.
+    State,
 }
 
 /// A session or event id that this gateway did not give to this subject for this connection.
@@ -116,6 +118,7 @@ fn bound_to(kind: Sealed, subject: &SubjectId, connection: &ConnectionName) -> A
     let kind = match kind {
         Sealed::Session => "session",
         Sealed::Event => "event",
+        Sealed::State => "state",
     };
     // None can hold a blank, so no two of them share a text.
     Aad::from(format!("mcpx/{kind}/v1 {subject} {connection}"))
@@ -151,7 +154,9 @@ mod tests {
             Seal::new(&[8; 32]).unwrap().open(Sealed::Session, &sealed, &alice, &crm),
             Err(UnknownSession)
         );
-        assert_eq!(seal.open(Sealed::Event, &sealed, &alice, &crm), Err(UnknownSession));
+        for other in [Sealed::Event, Sealed::State] {
+            assert_eq!(seal.open(other, &sealed, &alice, &crm), Err(UnknownSession));
+        }
         for bad in ["", "upstream-1", "!!", &sealed[1..]] {
             assert_eq!(seal.open(Sealed::Session, bad, &alice, &crm), Err(UnknownSession));
         }

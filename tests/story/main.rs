@@ -23,9 +23,11 @@ mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod hidden;
 mod hostile;
 mod keyring;
 mod login;
+mod mediation;
 mod pairs;
 mod refused;
 mod servers;
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
         ("hostile", hostile::STORIES),
         ("smuggle", smuggle::STORIES),
         ("strangers", strangers::STORIES),
+        ("mediation", mediation::STORIES),
+        ("hidden", hidden::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

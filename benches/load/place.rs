@@ -167,10 +167,14 @@ impl Place {
         let verified = server::verify(&folder.path().join("data"));
         assert_eq!(verified, Ok(()), "the log does not verify");
         let log = std::fs::read_to_string(folder.path().join("server.log")).unwrap_or_default();
-        let complaints = log.lines().filter(|l| l.contains("WARN") || l.contains("ERROR")).count();
+        let complaints: Vec<&str> =
+            log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
         format!(
             "{calls} calls were answered as they must be and reached the tool once; the log \
-             verifies; {complaints} warnings of the server"
+             verifies; {} warnings of the server{}{}",
+            complaints.len(),
+            if complaints.is_empty() { "" } else { ", the first: " },
+            complaints.first().unwrap_or(&""),
         )
     }
 }

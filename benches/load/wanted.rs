@@ -19,8 +19,8 @@ pub struct Wanted {
     /// How many sessions are opened and left alone; none skips what is measured of memory.
     pub idle: usize,
     pub growth: Option<Growth>,
-    /// Whether the log grows to ten million records.
-    pub ten_million: bool,
+    /// How many records the log grows to.
+    pub records: Vec<u64>,
 }
 
 pub const USAGE: &str = "\
@@ -28,7 +28,7 @@ cargo bench --bench load -- [--quick] [--sessions 1,32,256] [--seconds 120] [--r
     [--payloads 200,10k,10k-dense,2k-sse,200-sse,2k-dense] [--ways direct,nginx,gateway,connect]
     [--routes legacy-http,modern-http,legacy-stdio,modern-stdio] [--startups 10] [--idle 10000]
 cargo bench --bench load -- --growth policies|tools|sessions|log [--seconds 60] [--idle 10000]
-    [--ten-million]";
+    [--records 10000,100000,1000000]";
 
 const PAYLOADS: [Payload; 4] =
     [Payload::Plain, Payload::Sparse, Payload::Dense, Payload::DenseStream];
@@ -50,7 +50,7 @@ impl Wanted {
             startups: if quick { 3 } else { 10 },
             idle: if quick { 0 } else { 10_000 },
             growth: None,
-            ten_million: false,
+            records: vec![10_000, 100_000, 1_000_000],
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -73,7 +73,10 @@ impl Wanted {
                     let one = chosen(&GROWTHS, args.next()?, Growth::name)?;
                     wanted.growth = one.first().copied();
                 }
-                "--ten-million" => wanted.ten_million = true,
+                "--records" => {
+                    let all = args.next()?.split(',').map(|n| n.parse().ok());
+                    wanted.records = all.collect::<Option<_>>()?;
+                }
                 _ => return None,
             }
         }

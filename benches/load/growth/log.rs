@@ -16,7 +16,8 @@ use crate::process;
 use crate::server::{PROGRAM, Server};
 use crate::table::{markdown, right};
 
-pub async fn run(ten_million: bool) {
+/// Lets one log grow to each of these numbers of records in turn.
+pub async fn run(sizes: &[u64]) {
     let mut table = markdown(&[
         "records",
         "log MB",
@@ -35,16 +36,15 @@ pub async fn run(ten_million: bool) {
     config::write(dir, 9, &Options::default());
     // Makes keys and folders.
     drop(Server::start(dir));
-    let sizes = [10_000, 100_000, 1_000_000, 10_000_000];
     let mut written = 0;
-    for records in &sizes[..if ten_million { 4 } else { 3 }] {
+    for records in sizes {
         let recorder = open(&data);
+        let more = records.saturating_sub(written);
         let begun = Instant::now();
-        append(&recorder, records - written).await;
-        let bulk = (records - written) as f64 / begun.elapsed().as_secs_f64();
-        written = *records;
+        append(&recorder, more).await;
+        let bulk = more as f64 / begun.elapsed().as_secs_f64();
         let alone = append_alone(&recorder).await;
-        let size_now = recorder.checkpoint().checkpoint().size;
+        written = recorder.checkpoint().checkpoint().size;
         recorder.shutdown().await.expect("an orderly end");
         drop(recorder);
 
@@ -52,11 +52,13 @@ pub async fn run(ten_million: bool) {
         let server = Server::start(dir);
         let (next, resident) = (server.started_in, process::resident(server.pid()));
         drop(server);
+        let database: u64 =
+            ["mcpx.db", "mcpx.db-wal"].iter().map(|name| size(&data.join(name))).sum();
         let (verify, peak) = verify(&data);
         table.add_row([
-            size_now.to_string(),
+            written.to_string(),
             format!("{:.1}", size(&data.join("log")) as f64 / 1e6),
-            format!("{:.1}", size(&data.join("mcpx.db")) as f64 / 1e6),
+            format!("{:.1}", database as f64 / 1e6),
             format!("{bulk:.0}"),
             format!("{:.2}", alone.as_secs_f64() * 1e3),
             format!("{:.2}", first.as_secs_f64()),

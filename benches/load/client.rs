@@ -29,7 +29,7 @@ pub struct Client {
 
 enum Link {
     Http(Box<Http>),
-    Pipe(Pipe),
+    Pipe(Box<Pipe>),
 }
 
 /// What every answer to one tool must be: all of it but the id.
@@ -47,7 +47,7 @@ impl Client {
     /// Opens a session with a certain connection, whose server is at `path` of the upstream.
     pub async fn open_to(place: &Place, way: Way, route: Route, name: &str, path: &str) -> Self {
         let link = if route.reach == Reach::Stdio && way == Way::Direct {
-            Link::Pipe(Pipe::start(&place.counts()))
+            Link::Pipe(Box::new(Pipe::start(&place.counts())))
         } else {
             Link::Http(Box::new(Http::new(place, way, place.url(way, route.reach, name, path))))
         };

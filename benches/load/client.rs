@@ -2,6 +2,7 @@
 //! be: what it costs is not what is measured.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -32,6 +33,10 @@ enum Link {
     Pipe(Box<Pipe>),
 }
 
+static OPENED: AtomicU64 = AtomicU64::new(0);
+/// As many as one session may use in a run.
+const IDS: u64 = 10_000_000;
+
 /// What every answer to one tool must be: all of it but the id.
 #[derive(Clone)]
 pub struct Expected {
@@ -51,7 +56,9 @@ impl Client {
         } else {
             Link::Http(Box::new(Http::new(place, way, place.url(way, route.reach, name, path))))
         };
-        let mut client = Self { era: route.era, link, next: 1 };
+        // No id is used twice: sessions behind one local port may share a child.
+        let next = 1 + OPENED.fetch_add(1, Ordering::Relaxed) * IDS;
+        let mut client = Self { era: route.era, link, next };
         if route.era == Era::Legacy {
             client.shake_hands(way).await;
         }

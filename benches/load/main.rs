@@ -18,7 +18,7 @@
 //! | [`server`], [`nginx`], [`login`], [`place`] | the processes, and one person's login |
 //! | [`client`] | one session's calls and the check of each reply |
 //! | [`load`] | one slot: so many sessions, one way, one payload, some time |
-//! | [`memory`] | resting sessions, a large result |
+//! | [`memory`] | busy and resting sessions, a large result |
 //! | [`growth`] | what grows with policies, tools, sessions and log |
 //! | [`process`] | what `/proc` tells of a process; how it ends |
 //! | [`journal`] | how many syncs the audit log made |
@@ -119,6 +119,7 @@ async fn run(wanted: &Wanted) {
 
     let mut lines = targets::of_table(&tallies, sync);
     if wanted.idle > 0 {
+        lines.push(memory::busy(256).await);
         lines.push(memory::rest(wanted.idle, Rest::Silent).await.line(IDLE_LIMIT));
         lines.push(memory::rest(wanted.idle, Rest::Listening).await.line(IDLE_LIMIT));
         lines.push(memory::huge().await);

@@ -1,12 +1,34 @@
-//! What the server keeps in memory: for sessions that rest, and while a large result passes.
+//! What the server keeps in memory: for sessions that call, for sessions that rest, and while a
+//! large result passes.
+
+use std::time::Duration;
 
 use super::client::Client;
 use super::config::Options;
+use super::load;
 use super::payload::Payload;
 use super::place::Place;
 use super::process;
 use super::targets::Line;
-use super::ways::{BASE, Way};
+use super::ways::{BASE, Cell, Way};
+
+/// What the server keeps with so many sessions that call, and none besides.
+pub async fn busy(sessions: usize) -> Line {
+    let place = Place::open(&Options::default()).await;
+    let before = process::resident(place.server.pid()).unwrap_or_default();
+    let mut clients = load::open(&place, Way::Gateway, BASE, sessions).await;
+    let mut tallies = Vec::new();
+    for payload in [Payload::Plain, Payload::Sparse] {
+        let cell = Cell { route: BASE, payload, sessions, way: Way::Gateway };
+        tallies.push(load::slot(&place, &mut clients, cell, BUSY).await);
+    }
+    let most = tallies.iter().filter_map(|tally| tally.resident).fold(0.0, f64::max);
+    println!("{}", place.close(load::calls(&tallies)));
+    let what = format!("RSS with {sessions} busy sessions, 200 and 10k: {before:.1} MB before");
+    Line::at_most(what, 64.0, most, " MB")
+}
+
+const BUSY: Duration = Duration::from_secs(5);
 
 /// Whether sessions that rest listen meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,7 +9,6 @@ use super::process::{self, Process};
 
 pub struct Nginx {
     process: Process,
-    workers: Vec<u32>,
     pub port: u16,
 }
 
@@ -45,14 +44,15 @@ impl Nginx {
             assert!(running, "nginx does not listen: {}", said());
             std::thread::sleep(Duration::from_millis(10));
         }
-        let workers = process::children(process.0.id());
-        assert!(!workers.is_empty(), "nginx has no workers");
-        Self { process, workers, port }
+        Self { process, port }
     }
 
-    /// Master and workers.
+    /// Master and workers. Asked anew each time: the master listens before it has any.
     pub fn pids(&self) -> Vec<u32> {
-        std::iter::once(self.process.0.id()).chain(self.workers.iter().copied()).collect()
+        let master = self.process.0.id();
+        let workers = process::children(master);
+        assert!(!workers.is_empty(), "nginx has no workers");
+        std::iter::once(master).chain(workers).collect()
     }
 }
 

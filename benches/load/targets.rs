@@ -83,9 +83,5 @@ pub fn of_table(tallies: &[Tally], sync: Duration) -> Vec<Line> {
             lines.push(Line::at_most(what, 0.25, own - direct - 2.0 * sync, " ms"));
         }
     }
-    let busy = tallies.iter().filter(|t| t.cell.way == Way::Gateway && t.cell.sessions == 256);
-    if let Some(most) = busy.filter_map(|tally| tally.resident).reduce(f64::max) {
-        lines.push(Line::at_most("RSS with 256 busy sessions", 64.0, most, " MB"));
-    }
     lines
 }

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, Method};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt as _};
@@ -32,10 +33,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::lines::Line;
-use self::mirror::Mirrored;
+use self::mirror::Tools;
 use super::channel::Channel;
 use super::problem::{self, Problem};
-use crate::mcp::{DecodeError, Id, Kind, Limits, Message, Origin, headers};
+use crate::mcp::{DecodeError, Fault, Id, Kind, Limits, Message, Origin, batch, headers};
 
 /// Bridges a client on `input` and `output` to a connection until the client closes its side,
 /// `stop` ends, or nobody reads the output any more.
@@ -73,9 +74,11 @@ where
     let warm_up = tokio::spawn(async move { drop(warm_up.channel.grant().await) });
     let in_order = tokio::spawn(deliver_in_order(Arc::clone(&bridge), queue));
 
+    // Whoever tells it to stop while it finishes has no more patience.
+    let mut stop = std::pin::pin!(stop.fuse());
     let read = tokio::select! {
         read = read_all(&bridge, &mut session, input) => read,
-        () = stop => Ok(()),
+        () = &mut stop => Ok(()),
         () = closed.closed() => Ok(()),
     };
 
@@ -90,8 +93,13 @@ where
                 tracing::warn!("a notification was lost");
             }
         };
-        if tokio::time::timeout(FINISH, finish).await.is_err() {
-            tracing::warn!("ending with requests still under way");
+        tokio::select! {
+            finished = tokio::time::timeout(FINISH, finish) => {
+                if finished.is_err() {
+                    tracing::warn!("ending with requests still under way");
+                }
+            }
+            () = &mut stop => {}
         }
     }
     tasks.shutdown().await;
@@ -142,8 +150,8 @@ struct Bridge {
     limits: Limits,
     out: mpsc::Sender<Bytes>,
     legacy: RwLock<Legacy>,
-    /// Per tool, the arguments that modern requests repeat as headers; from the last list seen.
-    tools: RwLock<HashMap<String, Vec<Mirrored>>>,
+    /// Per tool, the arguments that modern requests repeat as headers; from the lists seen.
+    tools: RwLock<Tools>,
     /// Requests under way, by the client's id: what a cancellation ends.
     running: Mutex<HashMap<Id, (u64, AbortHandle)>>,
     /// Whether a legacy `initialize` is under way; everything else must wait for its session.
@@ -177,7 +185,14 @@ async fn read_all<R: AsyncBufRead + Unpin>(
             Line::End => return Ok(()),
             Line::TooLong => {
                 let limit = bridge.limits.bytes;
-                bridge.refuse(&Bytes::new(), &DecodeError::TooLarge { found: limit, limit }).await;
+                let fault = Fault::TooLarge { found: limit, limit };
+                bridge.refuse(&Bytes::new(), &DecodeError::at(limit, fault)).await;
+            }
+            Line::Text(line) if batch::is_batch(&line) && bridge.has_batches() => {
+                match batch::split(&line, &bridge.limits) {
+                    Ok(elements) => session.take_all(bridge, elements).await,
+                    Err(error) => bridge.refuse(&line, &error).await,
+                }
             }
             Line::Text(line) => {
                 match Message::decode(line.clone(), Origin::Client, &bridge.limits) {
@@ -191,6 +206,20 @@ async fn read_all<R: AsyncBufRead + Unpin>(
 }
 
 impl Session {
+    /// Takes the messages of a batch as if each had come on a line of its own; so do their answers.
+    async fn take_all(&mut self, bridge: &Arc<Bridge>, elements: Vec<batch::Element>) {
+        for element in elements {
+            match element.decode(Origin::Client, &bridge.limits) {
+                Ok(message) if message.method() == Some("initialize") => {
+                    let fault = Fault::Envelope("\"initialize\" cannot be part of a batch");
+                    bridge.refuse(&element.raw, &element.fault(fault)).await;
+                }
+                Ok(message) => self.take(bridge, message),
+                Err(error) => bridge.refuse(&element.raw, &error).await,
+            }
+        }
+    }
+
     fn take(&mut self, bridge: &Arc<Bridge>, message: Message) {
         match message.kind() {
             Kind::Request { id, method } => {
@@ -244,6 +273,10 @@ async fn deliver_in_order(bridge: Arc<Bridge>, mut queue: mpsc::UnboundedReceive
             // An answer may be what the handshake waits for.
             bridge.wait_for_handshake().await;
         }
+        if message.method() == Some("notifications/cancelled") {
+            // Nobody waits for its answer any more, and no server owes one.
+            bridge.cancel(&message);
+        }
         match tokio::time::timeout(DELIVERY, bridge.deliver(&message)).await {
             Ok(Ok(())) => {
                 if message.method() == Some("notifications/initialized") && listener.is_none() {
@@ -292,6 +325,12 @@ impl Bridge {
         *self.handshaking.borrow() || self.legacy().version.is_some()
     }
 
+    /// Whether this client's session is of the one version that has batches.
+    fn has_batches(&self) -> bool {
+        let version = self.legacy().version;
+        version.is_some_and(|version| version.as_bytes() == batch::VERSION.as_bytes())
+    }
+
     fn legacy(&self) -> Legacy {
         self.legacy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -329,13 +368,8 @@ impl Bridge {
         let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
         let id = value.get("id").filter(|_| value.get("method").is_some());
         let id = id.filter(|id| id.is_i64() || id.is_u64() || id.is_string());
-        let text = problem::json_rpc_error(
-            None,
-            error.code(),
-            &error.to_string(),
-            "malformed_message",
-            None,
-        );
+        tracing::warn!(%error, "refused a message of the client");
+        let text = problem::malformed(error);
         // `text` is ours and begins with exactly this.
         let text = match id {
             Some(id) => text.replacen("\"id\":null", &format!("\"id\":{id}"), 1),

@@ -34,6 +34,7 @@ use crate::mask::Masker;
 use crate::store::Store;
 use crate::types::{Clock, ConnectionName, GrantId};
 use crate::upstream::http::HttpUpstream;
+use crate::upstream::sse::SseUpstream;
 use crate::upstream::stdio::{Launch, StdioUpstream};
 use crate::upstream::{Bounds, Upstream};
 
@@ -448,6 +449,11 @@ fn upstreams(
         let upstream = match connection.reach {
             Reach::Http { url, credential } => {
                 Upstream::Http(HttpUpstream::new(url, credential, client.clone(), bounds))
+            }
+            Reach::Sse { url, credential, streams } => {
+                let client = client.clone();
+                let sse = SseUpstream::new(url, credential, client, bounds, limits, streams);
+                Upstream::Sse(sse)
             }
             Reach::Stdio { program, arguments, environment, folder, processes } => {
                 let masker = Arc::clone(masker);

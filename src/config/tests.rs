@@ -40,6 +40,11 @@ fn defaults_are_filled_in() {
     let settings = load(&more).unwrap();
     assert_eq!(settings.control.grant_ttl, Duration::from_secs(5400));
     assert!(matches!(&settings.connections[0].reach, Reach::Http { credential: Some(_), .. }));
+    let sse =
+        more.replace("[connection.credential]", "transport = \"sse\"\n[connection.credential]");
+    let settings = load(&sse).unwrap();
+    let reach = &settings.connections[0].reach;
+    assert!(matches!(reach, Reach::Sse { credential: Some(_), streams: 256, .. }));
 }
 
 #[test]
@@ -61,6 +66,14 @@ fn complaints_name_line_and_column() {
         ("name = \"a\"\nurl = \"http://db.internal/mcp\"", 9, "insecure_http"),
         ("name = \"a\"\ncommand = [\"no-such-program-here\"]", 9, "no-such-program-here"),
         ("name = \"a\"\ncommand = []", 9, "empty"),
+        ("name = \"a\"\nurl = \"https://x.example\"\ntransport = \"websocket\"", 10, "websocket"),
+        ("name = \"a\"\ncommand = [\"sh\"]\ntransport = \"sse\"", 10, "a url"),
+        ("name = \"a\"\nurl = \"https://x.example\"\nstreams = 5", 10, "\"sse\""),
+        (
+            "name = \"a\"\nurl = \"https://x.example\"\ntransport = \"sse\"\nstreams = 0",
+            11,
+            "nobody",
+        ),
         ("name = \"a\"\nurl = \"https://u:p@x.example\"", 9, "password"),
         (
             "name = \"a\"\nurl = \"https://x.example\"\n[connection.credential]\nheader = \"K\"\nfrom = \"env:MCPX_TEST_UNSET\"",

@@ -12,8 +12,8 @@ use super::lists::{Item, Listed};
 use super::records::{Denied, Outbound, Trail, own_words};
 use super::refusal::Refusal;
 use super::respond::{Opening, Reply};
-use super::seal::Sealed;
-use super::{Gateway, unrecorded};
+use super::seal::ProtocolSession;
+use super::{Gateway, hints, unrecorded};
 use crate::audit::{Durable, Outcome, RecordError};
 use crate::mask::Masked;
 use crate::mcp::{Kind, Message, Origin, headers};
@@ -43,7 +43,7 @@ impl Gateway {
         answer: Result<Answer, UpstreamError>,
     ) -> Reply {
         let mut trail = Trail::of(permit.get().call());
-        let answer = match answer {
+        let mut answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 let call = permit.get().call();
@@ -52,14 +52,19 @@ impl Gateway {
                 return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
             }
         };
-        if !caller.upstream.is_stdio() {
+        if !caller.upstream.is_pipe() {
             trail.upstream_status = Some(answer.status.as_u16());
         }
         let call = permit.get().call();
         let session = answer.headers.get(headers::SESSION_ID);
         // Some servers say with every answer which session it is of, which its client has said.
-        let known = session.and_then(|id| id.to_str().ok()) == caller.protocol_session.as_deref();
-        let Some(headers) = self.seal_session(&caller, answer.headers) else {
+        let said = caller.protocol_session.as_ref().map(|session| session.id.as_str());
+        let known = session.and_then(|id| id.to_str().ok()) == said;
+        let version = match session {
+            Some(_) => self.negotiated(call, &mut answer.body).await,
+            None => None,
+        };
+        let Some(headers) = self.seal_session(&caller, version, answer.headers) else {
             let refusal = Refusal::failed_closed("unsealable", "the session cannot be sealed");
             return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
         };
@@ -81,9 +86,7 @@ impl Gateway {
                     let refusal = Refusal::upstream_failed(&call.connection, &error);
                     self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
                 }
-                Err(refusal) => {
-                    self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
-                }
+                Err(refusal) => self.own_answer(call, &trail, &refusal, refusal.outcome()).await,
             },
             Body::Stream(events) => {
                 let opening = match self
@@ -174,12 +177,20 @@ impl Gateway {
     }
 
     /// The answer's headers, with the session id as the client may know it.
-    fn seal_session(&self, caller: &Caller, mut given: HeaderMap) -> Option<HeaderMap> {
+    fn seal_session(
+        &self,
+        caller: &Caller,
+        version: Option<&'static str>,
+        mut given: HeaderMap,
+    ) -> Option<HeaderMap> {
         if let Some(id) = given.remove(headers::SESSION_ID) {
             let grant = &caller.grant;
-            let id = id.to_str().ok()?;
+            // A server may repeat the id of a session that goes on.
+            let known = caller.protocol_session.as_ref().and_then(|session| session.version);
+            let id = id.to_str().ok()?.to_owned();
+            let session = ProtocolSession { id, version: version.or(known) };
             let (subject, connection) = (&grant.subject.id, &grant.connection);
-            let sealed = self.seal.seal(Sealed::Session, id, subject, connection)?;
+            let sealed = self.seal.seal_session(&session, subject, connection)?;
             given.insert(headers::SESSION_ID, HeaderValue::from_str(&sealed).ok()?);
         }
         Some(given)
@@ -197,7 +208,8 @@ impl Gateway {
             .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))?;
         let Kind::Response { id, is_error } = message.kind() else {
             let act = Act::Message(message);
-            let own = self.call(caller, Direction::ServerToClient, act)?;
+            let way = caller.way(Direction::ServerToClient, call.era);
+            let own = self.call(caller, way, act)?;
             return Ok(match self.decide(caller, own, None) {
                 Decision::Allow(permit) => Judged::OfServer(permit),
                 Decision::Deny(own, denial) => {
@@ -217,6 +229,7 @@ impl Gateway {
         if asked.is_some() && !is_final {
             return Err(Refusal::answers_another(&call.connection));
         }
+        self.judge_inputs(caller, &message)?;
         let outcome = match (is_error, is_tool_error(&message)) {
             (true, _) => Outcome::Error,
             (false, true) => Outcome::ToolError,
@@ -238,6 +251,11 @@ impl Gateway {
             };
             listed.keep(shows).map_err(|_| unreadable())?
         };
+        let filtered = if call.row().hints {
+            hints::narrowed(filtered, caller.grant.life(self.clock.now()))
+        } else {
+            filtered
+        };
         let masked = self.masker.message(&filtered).map_err(|error| {
             tracing::warn!(%error, "an answer could not be masked");
             Refusal::failed_closed("unmaskable", "the answer cannot be masked")
@@ -252,7 +270,8 @@ impl Gateway {
             return;
         };
         let act = Act::Message(message);
-        let Ok(call) = self.call(caller, Direction::ClientToServer, act) else { return };
+        let way = caller.way(Direction::ClientToServer, caller.era(&act));
+        let Ok(call) = self.call(caller, way, act) else { return };
         let Decision::Allow(permit) = self.decide(caller, call, None) else {
             // Where clients may not answer either, the server is left to its own patience.
             return;

@@ -2,10 +2,15 @@
 //! it asked for progress, what it waits for; past the configured wait it gets an answer that
 //! names the open approval. The approval is bound to the canonical call, so the same call made
 //! later passes once.
+//!
+//! A client of the modern era that can open a page for its user waits in rounds ([`super::rounds`]):
+//! the first is answered at once, so that the user learns what waits; the others are held, each for
+//! its part of the wait.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -16,38 +21,57 @@ use super::ports::{Answer, Ended, PortError};
 use super::records::{Denied, Trail, Waiting};
 use super::refusal::Refusal;
 use super::respond::{Opening, Piece, Reply};
+use super::rounds::{self, Round};
 use super::{Gateway, has_left, unrecorded};
 use crate::audit::Outcome;
 use crate::mcp::{Message, sse};
 use crate::policy::{Decision, Need};
 use crate::types::{ApprovalId, Timestamp};
 
+/// What a call waits for.
+struct Waits {
+    approval: ApprovalId,
+    trail: Trail,
+    until: Timestamp,
+    /// What is answered if nobody has decided by then, in place of a refusal.
+    again: Option<Bytes>,
+}
+
 impl Gateway {
     pub(super) async fn hold(
         self: Arc<Self>,
         caller: Caller,
         need: Need,
+        round: Option<Round>,
         left: oneshot::Receiver<()>,
     ) -> Reply {
-        if !need.call.is_request() {
-            // Nobody waits for the outcome of a notification, so nobody is asked about it.
-            let (call, denial) = need.refused("only a request can wait for approval");
-            return self.deny(Denied::by_policy(&call, &denial, &self.masker)).await;
-        }
         let trail = Trail::of(&need.call);
-        let approval = match self.approvals.ask(&need).await {
-            Ok(approval) => approval,
-            Err(error) => return self.refuse(caller.refused(Refusal::from(&error))).await,
+        // A state that was given for another call says nothing of this one.
+        let round = round.filter(|round| round.binding == need.binding.as_str());
+        let approval = match &round {
+            Some(round) => round.approval.clone(),
+            None => match self.approvals.ask(&need).await {
+                Ok(approval) => approval,
+                Err(error) => return self.refuse(caller.refused(Refusal::from(&error))).await,
+            },
         };
         let waiting = match self.recorder.record(Waiting::new(&need, &approval)).await {
             Ok(waiting) => waiting,
             Err(error) => return unrecorded(&error, false),
         };
-        let until = self.until(self.settings.approval_wait);
-        if !caller.takes_stream() {
+        let again = self.another_round(&caller, &need, &approval, round.as_ref());
+        let wait = match &round {
+            None if again.is_some() => Duration::ZERO,
+            Some(round) if !round.accepted => Duration::ZERO,
+            Some(_) => self.settings.approval_wait / u32::from(rounds::MOST),
+            None => self.settings.approval_wait,
+        };
+        let until = self.until(wait);
+        let waits = Waits { approval, trail: trail.clone(), until, again };
+        if wait.is_zero() || !caller.takes_stream() {
             let settling = async {
-                let waited = self.wait(&caller, &need, &approval, until).await;
-                Arc::clone(&self).settle(caller, need, approval, trail.clone(), waited).await
+                let waited = self.wait(&caller, &need, &waits).await;
+                Arc::clone(&self).settle(caller, need, waits, waited).await
             };
             return tokio::select! {
                 reply = settling => reply,
@@ -57,8 +81,9 @@ impl Gateway {
                 }
             };
         }
-        let (line, shown) = self.line(caller.owner(), &need.call);
-        tokio::spawn(self.hold_open(caller, need, approval, trail, until, line));
+        let (line, shown) =
+            if caller.relayed { self.direct(None) } else { self.line(caller.owner(), &need.call) };
+        tokio::spawn(self.hold_open(caller, need, waits, line));
         Reply::Stream(Opening::Waiting(waiting), shown)
     }
 
@@ -68,29 +93,19 @@ impl Gateway {
     }
 
     /// Keeps a stream alive while the call waits, then carries its answer into the stream.
-    async fn hold_open(
-        self: Arc<Self>,
-        mut caller: Caller,
-        need: Need,
-        approval: ApprovalId,
-        trail: Trail,
-        until: Timestamp,
-        line: Line,
-    ) {
+    async fn hold_open(self: Arc<Self>, mut caller: Caller, need: Need, waits: Waits, line: Line) {
         caller.relayed = true;
         let progress = need.call.message().and_then(progress_token);
         let rule = need.rules.join(", ");
         let mut step = 0u64;
         let waited = loop {
-            let waiting = self.wait(&caller, &need, &approval, until);
+            let waiting = self.wait(&caller, &need, &waits);
             let waited = tokio::select! {
                 // A yes that has been taken is never left lying.
                 biased;
                 waited = waiting => Some(waited),
                 () = line.away() => None,
-                () = self.tell(&line, &trail, progress.as_deref(), &mut step, &approval, &rule) => {
-                    None
-                }
+                () = self.tell(&line, &waits, progress.as_deref(), &mut step, &rule) => None,
             };
             if let Some(waited) = waited {
                 break waited;
@@ -98,12 +113,13 @@ impl Gateway {
             // Without its client the call takes no yes: whoever makes it again finds the request
             // open, and so does this one when its client is back.
             if !line.back().await {
-                self.close(&trail, Outcome::Cancelled, false).await;
+                self.close(&waits.trail, Outcome::Cancelled, false).await;
                 return line.finish();
             }
         };
-        let reply = Arc::clone(&self).settle(caller, need, approval, trail.clone(), waited).await;
-        self.relay(&trail, reply, &line).await;
+        let trail = waits.trail.clone();
+        let reply = Arc::clone(&self).settle(caller, need, waits, waited).await;
+        self.relay(Some(&trail), reply, &line).await;
         line.finish();
     }
 
@@ -111,12 +127,12 @@ impl Gateway {
     async fn tell(
         &self,
         line: &Line,
-        trail: &Trail,
+        waits: &Waits,
         progress: Option<&str>,
         step: &mut u64,
-        approval: &ApprovalId,
         rule: &str,
     ) {
+        let Waits { approval, trail, .. } = waits;
         let mut ticks = tokio::time::interval(self.settings.keep_alive);
         loop {
             ticks.tick().await;
@@ -126,23 +142,17 @@ impl Gateway {
             };
             *step += 1;
             let piece = self.progress(trail, token, *step, approval, rule).await;
-            if !self.put(trail, line, piece).await {
+            if !self.put(Some(trail), line, piece).await {
                 return;
             }
         }
     }
 
     /// Waits for the answer.
-    async fn wait(
-        &self,
-        caller: &Caller,
-        need: &Need,
-        approval: &ApprovalId,
-        until: Timestamp,
-    ) -> Waited {
+    async fn wait(&self, caller: &Caller, need: &Need, waits: &Waits) -> Waited {
         let mut grant = caller.grant.clone();
         tokio::select! {
-            answer = self.approvals.answer(approval, &need.call.id, until) => {
+            answer = self.approvals.answer(&waits.approval, &need.call.id, waits.until) => {
                 Waited::Answered(answer)
             }
             ended = grant.ended(&*self.clock) => Waited::Over(ended),
@@ -155,10 +165,10 @@ impl Gateway {
         self: Arc<Self>,
         caller: Caller,
         need: Need,
-        approval: ApprovalId,
-        trail: Trail,
+        waits: Waits,
         waited: Waited,
     ) -> Reply {
+        let Waits { approval, trail, again, .. } = waits;
         let answer = match waited {
             Waited::Answered(answer) => answer,
             Waited::Over(ended) => {
@@ -208,6 +218,11 @@ impl Gateway {
             Ok(Answer::Expired) => (Refusal::approval_expired(approval), Outcome::Expired),
             Ok(Answer::Taken) => (Refusal::approval_taken(approval), Outcome::Expired),
             Ok(Answer::Pending) => {
+                if let Some(again) = again {
+                    return self
+                        .own_message(&trail, StatusCode::OK, &again, Outcome::Accepted)
+                        .await;
+                }
                 let refusal = Refusal::pending(approval, &need.groups, &need.rules);
                 let id = need.call.message().and_then(Message::id);
                 if let Some(id) = id.filter(|_| need.call.action() == "tools/call") {

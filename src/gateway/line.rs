@@ -1,8 +1,8 @@
 //! The way from a reply to a client that may be cut off and come back.
 //!
 //! Two kinds of calls begin their stream before there is an answer: those that wait for a person,
-//! and those of a server on stdio that takes its time, where the gateway is the HTTP server and
-//! says that it is alive. In the legacy era such a stream is kept ([`super::shelf`]), and begins
+//! and those of a server on stdio or over HTTP+SSE that takes its time, where the gateway is all the
+//! Streamable HTTP it has, and says that it is alive. In the legacy era such a stream is kept ([`super::shelf`]), and begins
 //! with an event that brings nothing but an id.
 
 use std::future::Future;
@@ -24,7 +24,7 @@ use crate::audit::Durable;
 use crate::mcp::headers;
 use crate::policy::{Act, Call, Permit};
 
-/// How long a call to a server on stdio may take before its answer becomes a stream.
+/// How long a call to a server on one pipe may take before its answer becomes a stream.
 const OPEN_AFTER: Duration = Duration::from_secs(1);
 
 /// The first version whose clients take an event without a message.
@@ -114,7 +114,8 @@ impl Gateway {
         (Line::Kept(kept, self.settings.streams.stalled), pieces)
     }
 
-    fn direct(&self, patience: Option<Duration>) -> (Line, Pieces) {
+    /// A line to one reader, with which it ends.
+    pub(super) fn direct(&self, patience: Option<Duration>) -> (Line, Pieces) {
         let (out, pieces) = mpsc::channel(IN_FLIGHT);
         (Line::Direct(out, patience), pieces.into())
     }
@@ -125,10 +126,10 @@ impl Gateway {
             return self.direct(None);
         }
         let stalled = self.settings.streams.stalled;
-        if !(matches!(call.act, Act::Listen) && caller.upstream.is_stdio()) {
+        if !(matches!(call.act, Act::Listen) && caller.upstream.is_pipe()) {
             return self.direct(Some(stalled));
         }
-        // What a server on stdio says unasked is kept: it goes on where the client's id says.
+        // What a server on one pipe says unasked is kept: it goes on where the client's id says.
         let taken = caller.place.as_ref().map(|at| self.shelf.take_over(caller.owner(), at));
         let (kept, pieces) = match taken {
             Some(Ok(taken)) => taken,
@@ -139,23 +140,25 @@ impl Gateway {
     }
 
     /// Sends a piece; whether the line goes on.
-    pub(super) async fn put(&self, trail: &Trail, line: &Line, piece: Piece) -> bool {
+    pub(super) async fn put(&self, trail: Option<&Trail>, line: &Line, piece: Piece) -> bool {
         let sent = tokio::select! {
             sent = line.send(piece) => sent,
             () = line.abandoned() => return false,
         };
-        if sent == Sent::Stalled {
+        if let Some(trail) = trail.filter(|_| sent == Sent::Stalled) {
             self.note_stalled(trail, false).await;
         }
         sent == Sent::Fine || line.is_kept()
     }
 
-    /// Carries a reply into a stream that has begun.
-    pub(super) async fn relay(&self, trail: &Trail, reply: Reply, line: &Line) {
+    /// Carries a reply into a stream that has begun. The trail is that of the call whose it is,
+    /// where there is one.
+    pub(super) async fn relay(&self, trail: Option<&Trail>, reply: Reply, line: &Line) {
         let piece = match reply {
             Reply::Whole(outbound) => Piece::Whole(Arc::new(outbound)),
             Reply::Denied(denied) => Piece::Denied(Arc::new(denied)),
-            Reply::Stream(_opening, mut pieces) => {
+            Reply::Refused(refused) => Piece::Refused(Arc::new(refused)),
+            Reply::Stream(_, mut pieces) | Reply::Batch(mut pieces) => {
                 loop {
                     // A client that leaves is noticed at once, not when the server speaks again.
                     let piece = tokio::select! {
@@ -173,14 +176,14 @@ impl Gateway {
                     }
                 }
             }
-            Reply::Refused(_) | Reply::Left | Reply::Unrecorded { .. } => Piece::Broken,
+            Reply::Left | Reply::Unrecorded { .. } => Piece::Broken,
         };
         self.put(trail, line, piece).await;
     }
 
     /// Whether a call's answer may become a stream before there is an answer.
     pub(super) fn opens_early(caller: &Caller, call: &Call) -> bool {
-        caller.upstream.is_stdio()
+        caller.upstream.is_pipe()
             && !caller.relayed
             && call.is_request()
             && caller.takes_stream()
@@ -215,7 +218,7 @@ impl Gateway {
                 let (line, shown) = self.line(owner, call);
                 tokio::spawn(async move {
                     let reply = Reply::Stream(Opening::Forwarded(permit, None), pieces);
-                    self.relay(&trail, reply, &line).await;
+                    self.relay(Some(&trail), reply, &line).await;
                     line.finish();
                 });
                 return Reply::Stream(opening, shown);
@@ -252,7 +255,7 @@ impl Gateway {
                 _ = ticks.tick() => line.keep_alive(),
             }
         };
-        self.relay(&trail, reply, &line).await;
+        self.relay(Some(&trail), reply, &line).await;
         line.finish();
     }
 
@@ -288,7 +291,7 @@ impl Caller {
             session: self.grant.session.clone(),
             subject: self.grant.subject.id.clone(),
             connection: self.grant.connection.clone(),
-            protocol_session: self.protocol_session.clone(),
+            protocol_session: self.protocol_session.as_ref().map(|session| session.id.clone()),
             primed: self
                 .headers
                 .get(headers::PROTOCOL_VERSION)

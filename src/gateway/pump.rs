@@ -5,6 +5,7 @@
 //! grant is over, the server stops, a call's upstream falls silent, or something cannot be
 //! recorded. In each case the call's last record says so.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -88,6 +89,8 @@ impl Gateway {
         let mut grant = caller.grant.clone();
         let mut over = pin!(grant.ended(&*self.clock));
         let call = permit.get().call();
+        // The messages of a batch that are still to be released.
+        let mut parts = VecDeque::new();
         let mut carried = Carried { caller, permit, trail, answered: false };
         // What is there to be silent for a long time is not ended for it.
         let patience = call_timeout(call, self.settings.call_timeout);
@@ -99,8 +102,8 @@ impl Gateway {
             let event = tokio::select! {
                 // In this order: nothing is released any more to who has lost the grant.
                 biased;
-                cut = self.cut(over.as_mut(), out) => return self.end(&carried, cut, out).await,
-                event = events.next() => event,
+                cut = self.cut_off(over.as_mut(), out) => return self.end(&carried, cut, out).await,
+                event = self.next_part(caller, &mut parts, &mut events) => event,
                 () = silent.as_mut() => {
                     let after = patience.unwrap_or_default();
                     let refusal = Refusal::call_timed_out(&call.connection, after);
@@ -132,7 +135,7 @@ impl Gateway {
                     return;
                 }
                 Next::Fail(refusal) => {
-                    return self.stop(&carried, &refusal, Outcome::UpstreamFailed, out).await;
+                    return self.stop(&carried, &refusal, refusal.outcome(), out).await;
                 }
             };
             if let Some(patience) = patience {
@@ -141,7 +144,7 @@ impl Gateway {
             let sent = tokio::select! {
                 biased;
                 sent = out.send(piece) => sent,
-                cut = self.cut(over.as_mut(), out) => return self.end(&carried, cut, out).await,
+                cut = self.cut_off(over.as_mut(), out) => return self.end(&carried, cut, out).await,
             };
             if sent == Sent::Stalled {
                 let ends = !out.is_kept();
@@ -158,7 +161,24 @@ impl Gateway {
         }
     }
 
-    async fn cut(&self, over: Pin<&mut impl Future<Output = Ended>>, out: &Line) -> Cut {
+    /// The next event of a stream, each of the messages of a batch as one of its own. A caller that
+    /// stops waiting loses none.
+    async fn next_part(
+        &self,
+        caller: &Caller,
+        parts: &mut VecDeque<Event>,
+        events: &mut Events,
+    ) -> Option<Result<Event, UpstreamError>> {
+        if parts.is_empty() {
+            match events.next().await? {
+                Ok(event) => parts.extend(self.cut(caller, event)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        parts.pop_front().map(Ok)
+    }
+
+    async fn cut_off(&self, over: Pin<&mut impl Future<Output = Ended>>, out: &Line) -> Cut {
         tokio::select! {
             biased;
             ended = over => Cut::Over(ended),

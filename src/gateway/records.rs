@@ -2,6 +2,7 @@
 //!
 //! Leaves hold ids and words of ours; whatever a person wrote stands in the body, masked.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::http::StatusCode;
@@ -27,6 +28,8 @@ struct CallBody<'a> {
     source: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a RawValue>,
 }
@@ -52,6 +55,7 @@ fn call_entry(
         target: call.target().name(),
         source: call.source,
         reason,
+        headers: call.extra.iter().map(|(name, value)| (&**name, &**value)).collect(),
         message: serde_json::from_slice(&call.shown).ok(),
     };
     Entry {
@@ -69,7 +73,7 @@ fn call_entry(
             policy: policy.to_owned(),
             forwarded: decision == Verdict::Allow,
         },
-        body: serde_json::to_vec(&body).ok(),
+        body: serde_json::to_vec(&body).ok().map(Bytes::from),
     }
 }
 
@@ -193,7 +197,7 @@ impl Evidence for Refused {
                 connection: self.connection.clone(),
                 session: self.session.clone(),
             },
-            body: serde_json::to_vec(&body).ok(),
+            body: serde_json::to_vec(&body).ok().map(Bytes::from),
         }
     }
 }
@@ -235,7 +239,7 @@ impl Trail {
                 upstream_status: self.upstream_status,
                 last,
             },
-            body: body.map(|masked| masked.bytes().to_vec()),
+            body: body.map(|masked| masked.bytes().clone()),
         }
     }
 
@@ -336,8 +340,8 @@ mod tests {
 
     use super::*;
     use crate::mask::Rules;
-    use crate::mcp::{Limits, Message, Origin};
-    use crate::policy::Direction;
+    use crate::mcp::{Era, Limits, Message, Origin};
+    use crate::policy::{Direction, Transport, Way};
     use crate::types::{CallId, Identity, Subject};
 
     #[test]
@@ -351,7 +355,11 @@ mod tests {
             SessionId::generate().unwrap(),
             Arc::new(Subject { id: SubjectId::generate().unwrap(), identity }),
             "crm".parse().unwrap(),
-            Direction::ClientToServer,
+            Way {
+                direction: Direction::ClientToServer,
+                era: Era::Legacy,
+                transport: Transport::Http,
+            },
             Act::Message(message),
         )
         .unwrap();
@@ -362,7 +370,7 @@ mod tests {
         };
         let masker = Masker::new(&Rules::default()).unwrap();
         let denied = Denied::new(&call, &Refusal::from(&denial), &denial, &masker);
-        let body = String::from_utf8(denied.entry().body.unwrap()).unwrap();
+        let body = String::from_utf8(denied.entry().body.unwrap().to_vec()).unwrap();
         assert!(body.contains("invalid IP address") && !body.contains("219-44"), "{body}");
         let answer = String::from_utf8(denied.answer.unwrap().to_vec()).unwrap();
         assert!(!answer.contains("219-44"), "{answer}");

@@ -14,11 +14,12 @@ use serde_json::{Map, Value, json};
 use super::ports::{Ended, PortError};
 use super::seal::UnknownSession;
 use super::slots::Full;
-use crate::audit::RefusalStage;
+use crate::audit::{Outcome, RefusalStage};
 use crate::identity::TokenError;
 use crate::identity::dpop::DpopError;
+use crate::mcp::batch;
 use crate::mcp::modern::Incomplete;
-use crate::mcp::{DecodeError, Id};
+use crate::mcp::{DecodeError, Fault, Id};
 use crate::policy::call::NoTarget;
 use crate::policy::{Call, Denial};
 use crate::types::{ApprovalId, CallId, ConnectionName};
@@ -69,6 +70,8 @@ pub struct Refusal {
     pub rules: Vec<String>,
     /// The approval that is missing.
     pub approval: Option<ApprovalId>,
+    /// Where in a message the fault is: the byte, and a JSON pointer.
+    pub place: Option<(usize, Option<String>)>,
 }
 
 impl Refusal {
@@ -88,6 +91,7 @@ impl Refusal {
             hint: None,
             rules: Vec::new(),
             approval: None,
+            place: None,
         }
     }
 
@@ -208,6 +212,23 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, rpc::HEADER_MISMATCH, "header_mismatch", stage, message)
     }
 
+    /// A batch where there are none: outside a session of the one version that has them.
+    pub fn no_batches() -> Self {
+        Self::from(&DecodeError::at(0, Fault::Batch)).hint(format!(
+            "only sessions that were initialized with {} have batches",
+            batch::VERSION
+        ))
+    }
+
+    /// A batch of a client that takes no event stream, in which its answers would come.
+    pub fn batch_needs_stream() -> Self {
+        let stage = RefusalStage::Decode;
+        let message = "the answers to a batch come as an event stream";
+        let status = StatusCode::NOT_ACCEPTABLE;
+        Self::new(status, rpc::INVALID_REQUEST, "malformed_message", stage, message)
+            .hint("send \"Accept: application/json, text/event-stream\", as MCP asks")
+    }
+
     /// The server stops; what the call did at the MCP server is unknown.
     pub fn stopping() -> Self {
         let stage = RefusalStage::Route;
@@ -267,12 +288,13 @@ impl Refusal {
     pub fn upstream_malformed(connection: &ConnectionName, error: &DecodeError) -> Self {
         let message =
             format!("connection {connection}: the MCP server sent an unusable message: {error}");
-        let code = match error {
-            DecodeError::TooLarge { .. } => "upstream_too_large",
-            deep if deep.is_too_deep() => "upstream_too_deep",
+        let code = match error.fault {
+            Fault::TooLarge { .. } => "upstream_too_large",
+            Fault::TooDeep { .. } => "upstream_too_deep",
             _ => "upstream_malformed",
         };
-        Self::upstream(code, message)
+        let place = Some((error.at, error.pointer.clone()));
+        Self { place, ..Self::upstream(code, message) }
     }
 
     /// The MCP server answered a request that was not made here.
@@ -294,6 +316,11 @@ impl Refusal {
             .hint("nothing was let through; the operator finds the cause in the server's log")
     }
 
+    /// How a call ends whose answer is refused so.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.rpc == rpc::DENIED { Outcome::Denied } else { Outcome::UpstreamFailed }
+    }
+
     /// The refusal as a JSON-RPC error answering `id`.
     pub fn to_message(&self, id: Option<&Id>, call: Option<&CallId>) -> Bytes {
         let mut mcpx = Map::new();
@@ -306,6 +333,12 @@ impl Refusal {
         }
         if let Some(call) = call {
             mcpx.insert("call".to_owned(), json!(call));
+        }
+        if let Some((at, pointer)) = &self.place {
+            mcpx.insert("byte".to_owned(), json!(at));
+            if let Some(pointer) = pointer {
+                mcpx.insert("pointer".to_owned(), json!(pointer));
+            }
         }
         if let Some(hint) = &self.hint {
             mcpx.insert("hint".to_owned(), json!(hint));
@@ -364,16 +397,15 @@ impl From<&DpopError> for Refusal {
 
 impl From<&DecodeError> for Refusal {
     fn from(error: &DecodeError) -> Self {
-        let (status, stage, code) = match error {
-            DecodeError::TooLarge { .. } => {
+        let (status, stage, code) = match error.fault {
+            Fault::TooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, RefusalStage::Limit, "too_large")
             }
-            deep if deep.is_too_deep() => {
-                (StatusCode::BAD_REQUEST, RefusalStage::Limit, "too_deep")
-            }
+            Fault::TooDeep { .. } => (StatusCode::BAD_REQUEST, RefusalStage::Limit, "too_deep"),
             _ => (StatusCode::BAD_REQUEST, RefusalStage::Decode, "malformed_message"),
         };
-        Self::new(status, error.code(), code, stage, error.to_string())
+        let place = Some((error.at, error.pointer.clone()));
+        Self { place, ..Self::new(status, error.code(), code, stage, error.to_string()) }
     }
 }
 
@@ -430,7 +462,7 @@ impl Refusal {
                 (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST)
             }
             UpstreamError::NotOffered => (StatusCode::METHOD_NOT_ALLOWED, rpc::INVALID_REQUEST),
-            UpstreamError::TooManyChildren { .. } => {
+            UpstreamError::TooManyChildren { .. } | UpstreamError::TooManyStreams { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, rpc::UPSTREAM)
             }
             UpstreamError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, rpc::UPSTREAM),

@@ -48,6 +48,8 @@ pub enum Piece {
     Whole(Arc<Durable<Outbound>>),
     /// A policy's no, likewise.
     Denied(Arc<Durable<Denied>>),
+    /// A refusal of one message of a batch.
+    Refused(Arc<Durable<Refused>>),
     /// The stream ends here without an end: what should follow could not be recorded.
     Broken,
     /// An id of ours and nothing else, by which the client can take the stream up.
@@ -63,6 +65,7 @@ impl Piece {
             Self::Event(event) => event.get().frame.len(),
             Self::Whole(whole) => whole.get().body.as_ref().map_or(0, Bytes::len),
             Self::Denied(denied) => denied.get().answer.as_ref().map_or(0, Bytes::len),
+            Self::Refused(refused) => refused.get().refusal.message.len(),
             Self::Placed(_, piece) => piece.len(),
             Self::KeepAlive | Self::Broken | Self::Primer(_) => 0,
         }
@@ -131,6 +134,8 @@ pub enum Reply {
     Whole(Durable<Outbound>),
     /// A stream: its head, then recorded events.
     Stream(Opening, Pieces),
+    /// The answers to a batch, in a stream whose head says nothing of any of them.
+    Batch(Pieces),
     /// A policy's no.
     Denied(Durable<Denied>),
     /// A refusal before there was a call.
@@ -142,6 +147,20 @@ pub enum Reply {
         /// Whether the call itself had been forwarded, so that its outcome is unknown.
         forwarded: bool,
     },
+}
+
+impl Reply {
+    /// Whether it tells of success, as far as its status does.
+    pub(super) fn is_success(&self) -> bool {
+        match self {
+            Self::Whole(outbound) | Self::Stream(Opening::Recorded(outbound), _) => {
+                outbound.get().status.is_success()
+            }
+            Self::Denied(denied) => denied.get().status.is_success(),
+            Self::Stream(..) | Self::Batch(_) => true,
+            Self::Refused(_) | Self::Left | Self::Unrecorded { .. } => false,
+        }
+    }
 }
 
 /// Writes a reply.
@@ -156,18 +175,9 @@ pub fn write(reply: Reply) -> Response<Body> {
             let outbound = outbound.into_inner();
             response(outbound.status, outbound.headers, stream_body(pieces))
         }
-        Reply::Stream(
-            opening @ (Opening::Forwarded(..) | Opening::Resumed(_) | Opening::Waiting(_)),
-            pieces,
-        ) => {
-            let mut head = HeaderMap::new();
-            head.insert(CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM));
-            head.insert("x-accel-buffering", HeaderValue::from_static("no"));
-            head.insert(CACHE_CONTROL, HeaderValue::from_static("no-transform"));
-            if let Opening::Forwarded(_, Some(session)) = opening {
-                head.insert(headers::SESSION_ID, session);
-            }
-            response(StatusCode::OK, head, stream_body(pieces))
+        Reply::Stream(Opening::Forwarded(_, session), pieces) => own_stream(session, pieces),
+        Reply::Stream(Opening::Resumed(_) | Opening::Waiting(_), pieces) | Reply::Batch(pieces) => {
+            own_stream(None, pieces)
         }
         Reply::Denied(denied) => {
             let denied = denied.into_inner();
@@ -211,6 +221,18 @@ pub fn write(reply: Reply) -> Response<Body> {
     }
 }
 
+/// A stream under a head of the gateway's own.
+fn own_stream(session: Option<HeaderValue>, pieces: Pieces) -> Response<Body> {
+    let mut head = HeaderMap::new();
+    head.insert(CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM));
+    head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    head.insert(CACHE_CONTROL, HeaderValue::from_static("no-transform"));
+    if let Some(session) = session {
+        head.insert(headers::SESSION_ID, session);
+    }
+    response(StatusCode::OK, head, stream_body(pieces))
+}
+
 fn json(status: StatusCode, body: Bytes) -> Response<Body> {
     let head = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(headers::JSON))]);
     response(status, head, Body::from(body))
@@ -243,6 +265,10 @@ fn written(piece: &Piece) -> std::io::Result<Bytes> {
         Piece::KeepAlive => sse::comment(""),
         Piece::Whole(outbound) => framed(outbound.get().body.as_ref()),
         Piece::Denied(denied) => framed(denied.get().answer.as_ref()),
+        Piece::Refused(refused) => {
+            let Refused { refusal, id, .. } = refused.get();
+            framed(Some(&refusal.to_message(id.as_ref(), None)))
+        }
         Piece::Primer(id) => Bytes::from(format!("retry: {RETRY}\nid: {id}\ndata: \n\n")),
         Piece::Placed(id, piece) => {
             let mut bytes = BytesMut::from(format!("id: {id}\n").as_bytes());

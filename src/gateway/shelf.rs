@@ -1,8 +1,8 @@
 //! What is kept of a stream so that a client whose connection was cut gets what it missed.
 //!
-//! For a legacy client of a server on stdio the gateway is the Streamable HTTP server, so it is the
-//! gateway that numbers events and plays them again (MCP 2025-11-25 `basic/transports`,
-//! resumability). Kept are pieces that are masked and on record already, and nothing else. Each
+//! For a legacy client of a server on stdio or over HTTP+SSE the gateway is all the Streamable HTTP
+//! there is, so it is the gateway that numbers events and plays them again (MCP 2025-11-25
+//! `basic/transports`, resumability). Kept are pieces that are masked and on record already, and nothing else. Each
 //! belongs to one session: nobody else's event id names it. In the legacy era a client that is cut
 //! off has cancelled nothing, so what it asked for goes on; once as much as may be kept waits for
 //! it, its upstream is not read further until it is back.

@@ -1,6 +1,7 @@
 //! How a call becomes a Cedar request: entities, actions and context.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression,
@@ -20,38 +21,17 @@ fn failed(error: impl std::fmt::Display) -> ContextError {
     ContextError(error.to_string())
 }
 
-/// The groups of actions that policies may name: `action in Action::"read"`.
-fn groups_of(action: &str) -> &'static [&'static str] {
-    match action {
-        "initialize"
-        | "ping"
-        | "response"
-        | "transport/listen"
-        | "transport/end"
-        | "server/discover"
-        | "logging/setLevel"
-        | "subscriptions/listen" => &["protocol"],
-        "tools/list"
-        | "prompts/list"
-        | "prompts/get"
-        | "resources/list"
-        | "resources/read"
-        | "resources/templates/list"
-        | "resources/subscribe"
-        | "resources/unsubscribe"
-        | "completion/complete" => &["read"],
-        "sampling/createMessage" | "elicitation/create" | "roots/list" => &["server"],
-        _ if action.starts_with("notifications/") => &["protocol"],
-        // Not among the harmless: an MCP server knows the gateway's one credential and not the
-        // subjects behind it, so `tasks/list` shows everybody's tasks to everybody.
-        _ if action.starts_with("tasks/") => &["tasks"],
-        _ => &[],
-    }
-}
+/// Entity types by name, parsed once: Cedar's parser takes longer than all else here.
+static KINDS: LazyLock<HashMap<&str, EntityTypeName>> = LazyLock::new(|| {
+    ["Subject", "Group", "Connection", "Action", "Tool", "Prompt", "Resource"]
+        .into_iter()
+        .filter_map(|kind| Some((kind, kind.parse().ok()?)))
+        .collect()
+});
 
 fn uid(kind: &str, id: &str) -> Result<EntityUid, ContextError> {
-    let kind: EntityTypeName = kind.parse().map_err(failed)?;
-    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+    let kind = KINDS.get(kind).ok_or_else(|| failed(format!("no entity type {kind}")))?;
+    Ok(EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id)))
 }
 
 /// What is asked of the policies: who, what, on what.
@@ -59,6 +39,8 @@ pub(super) struct Question<'a> {
     pub(super) subject: &'a Subject,
     pub(super) connection: &'a ConnectionName,
     pub(super) action: &'a str,
+    /// The groups of actions that policies may name: `action in Action::"read"`.
+    pub(super) groups: &'static [&'static str],
     pub(super) target: &'a Target,
     pub(super) direction: Direction,
     pub(super) params: Option<&'a Value>,
@@ -82,7 +64,8 @@ impl Question<'_> {
         ]);
         let connection = uid("Connection", self.connection.as_str())?;
         let action = uid("Action", self.action)?;
-        let action_groups = groups_of(self.action)
+        let action_groups = self
+            .groups
             .iter()
             .map(|group| uid("Action", group))
             .collect::<Result<HashSet<_>, _>>()?;

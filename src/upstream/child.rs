@@ -1,7 +1,8 @@
 //! One child process that speaks MCP on stdio: one JSON message a line.
 //!
 //! Own process group, cleared environment. Lines that are not JSON-RPC are tolerated and dropped
-//! (some servers greet on stdout). Whose each message is, [`super::desk`] knows. Ending a child
+//! (some servers greet on stdout); a line that claims to be JSON-RPC and is refused by the strict
+//! decoder fails the request that it answers. Whose each message is, [`super::desk`] knows. Ending a child
 //! closes its stdin, waits, then sends TERM and KILL to its group. Implements MCP
 //! `basic/transports`, stdio.
 
@@ -18,7 +19,7 @@ use super::UpstreamError;
 use super::desk::{Desk, Reader, lock};
 use super::stdio::Launch;
 use crate::mcp::sse::{self, Decoder, Event};
-use crate::mcp::{Id, Kind, Limits, Message, Origin};
+use crate::mcp::{Id, Kind, Limits, Message, Origin, batch};
 
 /// How long a child has at each step of being ended.
 const GRACE: Duration = Duration::from_secs(2);
@@ -116,15 +117,8 @@ impl Child {
         let Some(id) = message.id().cloned() else {
             return Err(UpstreamError::BrokeOff { why: "a request without id".to_owned() });
         };
-        let (reader, messages) = mpsc::channel(IN_FLIGHT);
-        lock(&self.desk).ask(id.clone(), message, reader)?;
-        let inbox = Inbox {
-            messages,
-            desk: Arc::clone(&self.desk),
-            cancel: modern.then(|| self.stdin.clone()),
-            request: Some(id),
-            answered: false,
-        };
+        let cancel = modern.then(|| self.stdin.clone());
+        let inbox = Inbox::ask(&self.desk, id, message, cancel)?;
         self.send(message).await?;
         Ok(inbox)
     }
@@ -139,14 +133,19 @@ impl Child {
         } else {
             raw.clone()
         };
-        self.stdin.send(line).await.map_err(|_| lock(&self.desk).end_error())
+        self.stdin.send(line).await.map_err(|_| lock(&self.desk).end_error())?;
+        lock(&self.desk).withdraw(message);
+        Ok(())
     }
 
     /// Takes the place of the reader for messages that answer nothing. The one before it ends.
     pub(super) fn listen(&self) -> Result<Inbox, UpstreamError> {
-        let messages = lock(&self.desk).listen()?;
-        let desk = Arc::clone(&self.desk);
-        Ok(Inbox { messages, desk, cancel: None, request: None, answered: false })
+        Inbox::listen(&self.desk)
+    }
+
+    /// Says that the protocol session in this child has 2025-03-26 batches.
+    pub(super) fn take_batches(&self) {
+        lock(&self.desk).take_batches();
     }
 
     /// Asks the child to go, and sees to it that it does.
@@ -158,7 +157,29 @@ impl Child {
 }
 
 impl Inbox {
-    /// The next message, or `None` when the child ended or the answer was the last one.
+    /// The inbox of a request, noted at the desk before it is sent. `cancel`: where to say that
+    /// nobody waits for its answer any more.
+    pub(super) fn ask(
+        desk: &Arc<Mutex<Desk>>,
+        id: Id,
+        message: &Message,
+        cancel: Option<mpsc::Sender<Bytes>>,
+    ) -> Result<Self, UpstreamError> {
+        let (reader, messages) = mpsc::channel(IN_FLIGHT);
+        lock(desk).ask(id.clone(), message, reader)?;
+        let desk = Arc::clone(desk);
+        Ok(Self { messages, desk, cancel, request: Some(id), answered: false })
+    }
+
+    /// The inbox of what answers nothing. The one before it ends.
+    pub(super) fn listen(desk: &Arc<Mutex<Desk>>) -> Result<Self, UpstreamError> {
+        let messages = lock(desk).listen()?;
+        let desk = Arc::clone(desk);
+        Ok(Self { messages, desk, cancel: None, request: None, answered: false })
+    }
+
+    /// The next message, or `None` when nothing follows: after the answer, after the listener's
+    /// stream, or when the request was cancelled.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, UpstreamError>> {
         if self.answered {
             return None;
@@ -167,8 +188,10 @@ impl Inbox {
             Some(message) => Some(Ok(message)),
             None => {
                 self.answered = true;
-                // The listener's stream may end at any time; a request must be answered.
-                self.request.is_some().then(|| Err(lock(&self.desk).end_error()))
+                // The listener's stream may end at any time; a request must be answered, unless
+                // it was cancelled.
+                let desk = lock(&self.desk);
+                (self.request.is_some() && desk.has_ended()).then(|| Err(desk.end_error()))
             }
         }
     }
@@ -212,23 +235,25 @@ impl Drop for Inbox {
     }
 }
 
-/// A message that `read_stdout` has accepted, again.
+/// A message that `read_stdout` has accepted, again; none where it was refused.
 pub(super) fn decode(message: &Bytes) -> Option<Message> {
     let limits = Limits { bytes: usize::MAX, depth: 127 };
     Message::decode(message.clone(), Origin::Server, &limits).ok()
 }
 
-/// Whether a message that `read_stdout` has accepted is a response.
+/// Whether nothing follows a message for the request that it was given to: it is the response, or
+/// something that the gateway will refuse.
 pub(super) fn is_answer(message: &Bytes) -> bool {
-    decode(message).is_some_and(|message| matches!(message.kind(), Kind::Response { .. }))
+    decode(message).is_none_or(|message| matches!(message.kind(), Kind::Response { .. }))
 }
 
 /// A message as one event without id.
 pub(super) fn as_event(message: &Bytes) -> Option<Event> {
-    let text = std::str::from_utf8(message).ok()?;
+    let text = String::from_utf8_lossy(message);
     let mut decoder = Decoder::new(usize::MAX);
-    decoder.push(&sse::encode(None, None, text)).ok()?;
-    decoder.next()
+    decoder.push(&sse::encode(None, None, &text)).ok()?;
+    let exact = matches!(text, std::borrow::Cow::Borrowed(_));
+    decoder.next().map(|event| Event { exact, ..event })
 }
 
 /// Feeds stdin until told to stop, or until the child ends or will say nothing more; gives how it
@@ -326,32 +351,56 @@ async fn read_stdout(stdout: impl AsyncRead + Unpin, desk: Arc<Mutex<Desk>>, lim
             Ok(Line::Whole) => {}
         }
         let raw = Bytes::copy_from_slice(line.trim_ascii());
-        let Ok(message) = Message::decode(raw.clone(), Origin::Server, &limits) else {
-            if !raw.is_empty() {
-                tracing::debug!(bytes = raw.len(), "a line on stdout is not a JSON-RPC message");
-            }
-            continue;
-        };
-        let reader_of = lock(&desk).reader_of(&message);
-        match reader_of {
-            // Waiting here is the back-pressure: the child blocks on its full pipe.
-            Reader::Is(sender) => {
-                // Where a listener left just now, it waits for the next one.
-                if let Err(unsent) = sender.send(raw).await {
-                    let mut desk = lock(&desk);
-                    if matches!(desk.reader_of(&message), Reader::Awaited) {
-                        desk.keep(unsent.0);
-                    }
+        let has_batches = lock(&desk).has_batches();
+        for raw in messages(raw, has_batches, &limits) {
+            match Message::decode(raw.clone(), Origin::Server, &limits) {
+                Ok(message) => hand_out(&desk, &message).await,
+                // Whoever waits for a message is told, on record, what is wrong with this one.
+                Err(_) if memchr::memmem::find(&raw, b"jsonrpc").is_some() => {
+                    let reader = lock(&desk).reader_of_refused(&raw);
+                    let _reader_left = give(&desk, reader, raw).await;
                 }
-            }
-            Reader::Gone => {
-                tracing::debug!("a message for a request that is not in flight");
-            }
-            Reader::Awaited => {
-                lock(&desk).keep(raw);
+                Err(_) => tracing::debug!(bytes = raw.len(), "a line on stdout is not JSON-RPC"),
             }
         }
     }
+}
+
+/// Gives a message to whom it belongs.
+pub(super) async fn hand_out(desk: &Mutex<Desk>, message: &Message) {
+    let reader = lock(desk).reader_of(message);
+    let Some(unread) = give(desk, reader, message.raw().clone()).await else { return };
+    // Where a listener left just now, it waits for the next one.
+    let mut desk = lock(desk);
+    if matches!(desk.reader_of(message), Reader::Awaited) {
+        desk.keep(unread);
+    }
+}
+
+/// Gives a message to a reader; gives it back where that has left.
+async fn give(desk: &Mutex<Desk>, reader: Reader, raw: Bytes) -> Option<Bytes> {
+    match reader {
+        // Waiting here is the back-pressure: the child blocks on its full pipe.
+        Reader::Is(sender) => return sender.send(raw).await.err().map(|unsent| unsent.0),
+        Reader::Gone => {
+            tracing::debug!("a message for a request that is not in flight");
+        }
+        Reader::Awaited => {
+            lock(desk).keep(raw);
+        }
+    }
+    None
+}
+
+/// The messages of one line: one, or those of a batch where there are any.
+fn messages(line: Bytes, has_batches: bool, limits: &Limits) -> Vec<Bytes> {
+    if has_batches
+        && batch::is_batch(&line)
+        && let Ok(elements) = batch::split(&line, limits)
+    {
+        return elements.into_iter().map(|element| element.raw).collect();
+    }
+    vec![line]
 }
 
 enum Line {
@@ -409,8 +458,40 @@ async fn read_stderr(stderr: impl AsyncRead + Unpin, name: String, quiet: super:
 
 #[cfg(all(test, unix))]
 mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
     use crate::types::Secret;
+
+    async fn lines(reader: impl AsyncRead + Unpin) -> Vec<Vec<u8>> {
+        let mut reader = BufReader::new(reader);
+        let (mut lines, mut line) = (Vec::new(), Vec::new());
+        while matches!(read_line(&mut reader, &mut line, 100).await, Ok(Line::Whole)) {
+            lines.push(std::mem::take(&mut line));
+        }
+        lines
+    }
+
+    proptest! {
+        #[test]
+        fn where_a_childs_bytes_are_cut_changes_nothing(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..80),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (left, right) = bytes.split_at(cut.index(bytes.len() + 1));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (whole, pieces) = runtime.block_on(async {
+                (lines(bytes.as_slice()).await, lines(left.chain(right)).await)
+            });
+            prop_assert_eq!(&whole, &pieces);
+            let mut expected: Vec<_> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+            if expected.last().is_some_and(Vec::is_empty) {
+                expected.pop();
+            }
+            prop_assert_eq!(whole, expected);
+        }
+    }
 
     fn sh(script: &str) -> Child {
         let launch = Launch {

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -28,6 +29,7 @@ pub(super) struct Desk {
     order: VecDeque<Id>,
     listener: Option<mpsc::Sender<Bytes>>,
     backlog: VecDeque<Bytes>,
+    batches: bool,
     /// How the child ended, once it has.
     ended: Option<String>,
 }
@@ -66,6 +68,31 @@ impl Desk {
         self.order.retain(|other| other != id);
     }
 
+    /// Ends the wait for the answer to the request that a client's message cancels, if it does:
+    /// no server owes one any more (MCP `basic/utilities/cancellation`).
+    pub(super) fn withdraw(&mut self, message: &Message) {
+        #[derive(Deserialize)]
+        struct Cancelled<'a> {
+            #[serde(borrow, rename = "requestId")]
+            request: &'a RawValue,
+        }
+        if message.method() != Some("notifications/cancelled") {
+            return;
+        }
+        let params = message.params().filter(|params| params.starts_with('{'));
+        let named = params.and_then(|params| serde_json::from_str::<Cancelled<'_>>(params).ok());
+        let Some(named) = named else { return };
+        let found = self.pending.keys().find(|id| id.as_json() == named.request.get()).cloned();
+        if let Some(id) = found {
+            self.forget(&id);
+        }
+    }
+
+    /// Whether the child has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// Takes the place of the reader for messages that answer nothing. The one before it ends.
     pub(super) fn listen(&mut self) -> Result<mpsc::Receiver<Bytes>, UpstreamError> {
         self.check_running()?;
@@ -100,7 +127,7 @@ impl Desk {
     }
 
     fn check_running(&self) -> Result<(), UpstreamError> {
-        if self.ended.is_some() { Err(self.end_error()) } else { Ok(()) }
+        if self.has_ended() { Err(self.end_error()) } else { Ok(()) }
     }
 
     pub(super) fn end_error(&self) -> UpstreamError {
@@ -109,10 +136,39 @@ impl Desk {
     }
 
     pub(super) fn close(&mut self, how: String) {
-        self.ended = Some(how);
+        // The first reason is the true one.
+        self.ended.get_or_insert(how);
         self.pending.clear();
         self.order.clear();
         self.listener = None;
+    }
+
+    /// Who waits for the answer to the request whose id is written so.
+    pub(super) fn asked(&self, id: &str) -> Option<mpsc::Sender<Bytes>> {
+        let found = self.pending.iter().find(|(asked, _)| asked.as_json() == id);
+        found.map(|(_, asked)| asked.reader.clone())
+    }
+
+    /// Whether lines may hold batches.
+    pub(super) fn has_batches(&self) -> bool {
+        self.batches
+    }
+
+    /// Says that lines may hold batches.
+    pub(super) fn take_batches(&mut self) {
+        self.batches = true;
+    }
+
+    /// Where a message goes that the strict decoder refused: to the request that it seems to
+    /// answer, else to the newest, which fails with it.
+    pub(super) fn reader_of_refused(&mut self, raw: &Bytes) -> Reader {
+        let seems: Option<Value> = serde_json::from_slice(raw).ok();
+        let id = seems.and_then(|message| Some(message.get("id")?.to_string()));
+        let newest = || self.order.iter().rev().find(|id| self.pending.contains_key(*id));
+        let asked = self.order.iter().find(|known| Some(known.as_json()) == id.as_deref());
+        let Some(asked) = asked.or_else(newest).cloned() else { return Reader::Gone };
+        self.order.retain(|other| *other != asked);
+        self.pending.remove(&asked).map_or(Reader::Gone, |asked| Reader::Is(asked.reader))
     }
 
     /// Where a message of the child goes. A response ends its request's entry.
@@ -203,7 +259,7 @@ pub(super) fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::mcp::{Limits, Origin};
@@ -264,6 +320,24 @@ mod tests {
         assert_eq!(goes(&mut desk, json!({"id": 3, "result": {}}), to), None, "answered once");
         desk.forget(message(json!({"id": 2, "method": "x"}), Origin::Client).id().unwrap());
         assert_eq!(goes(&mut desk, log, to), Some(usize::MAX), "waits for a listener");
+    }
+
+    #[test]
+    fn nobody_waits_for_the_answer_to_what_was_cancelled() {
+        let mut desk = Desk::default();
+        let mut first = ask(&mut desk, 1, "tools/call", json!({}));
+        let mut second = ask(&mut desk, 2, "tools/call", json!({}));
+        for (method, id) in
+            [("other", json!(1)), ("cancelled", json!("1")), ("cancelled", json!(2))]
+        {
+            let method = format!("notifications/{method}");
+            let told = json!({"method": method, "params": {"requestId": id}});
+            desk.withdraw(&message(told, Origin::Client));
+        }
+        assert_eq!(second.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
+        let to = &mut [&mut first, &mut second];
+        assert_eq!(goes(&mut desk, json!({"id": 2, "result": {}}), to), None);
+        assert_eq!(goes(&mut desk, json!({"id": 1, "result": {}}), to), Some(0));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Reaching an MCP server: over Streamable HTTP ([`http`]) or as a child process ([`stdio`]).
+//! Reaching an MCP server: over Streamable HTTP ([`http`]), over the deprecated HTTP+SSE
+//! ([`sse`]), or as a child process ([`stdio`]).
 //!
 //! An upstream takes a [`Durable`]`<`[`Permit`]`>` and nothing else, so nothing is sent that
 //! policy did not allow or that is not yet on record. What comes back is raw: it exists only
@@ -8,6 +9,7 @@ mod child;
 pub mod credential;
 mod desk;
 pub mod http;
+pub mod sse;
 pub mod stdio;
 
 use std::collections::VecDeque;
@@ -47,6 +49,8 @@ pub struct Route {
 pub enum Upstream {
     /// Over Streamable HTTP.
     Http(http::HttpUpstream),
+    /// Over HTTP+SSE, as before 2025-03-26.
+    Sse(sse::SseUpstream),
     /// As a child process on stdio.
     Stdio(stdio::StdioUpstream),
 }
@@ -90,6 +94,7 @@ impl Upstream {
     ) -> Result<Answer, UpstreamError> {
         match self {
             Self::Http(http) => http.forward(permit, route, headers).await,
+            Self::Sse(sse) => sse.forward(permit, route, headers).await,
             Self::Stdio(stdio) => stdio.forward(permit, route).await,
         }
     }
@@ -98,26 +103,32 @@ impl Upstream {
     pub fn transport(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Sse(_) => "sse",
             Self::Stdio(_) => "stdio",
         }
     }
 
-    /// Whether the server speaks stdio, so that the gateway is all the HTTP it has.
-    pub fn is_stdio(&self) -> bool {
-        matches!(self, Self::Stdio(_))
+    /// Whether all messages to and from a server share one pipe or stream, so that the gateway is
+    /// all the Streamable HTTP it has.
+    pub fn is_pipe(&self) -> bool {
+        matches!(self, Self::Sse(_) | Self::Stdio(_))
     }
 
     /// Ends what was kept for one of our sessions.
     pub async fn end_session(&self, session: &SessionId) {
-        if let Self::Stdio(stdio) = self {
-            stdio.end_session(session).await;
+        match self {
+            Self::Http(_) => {}
+            Self::Sse(sse) => sse.end_session(session).await,
+            Self::Stdio(stdio) => stdio.end_session(session).await,
         }
     }
 
     /// Ends everything that runs for this upstream: children are asked to go, then made to.
     pub async fn shutdown(&self) {
-        if let Self::Stdio(stdio) = self {
-            stdio.shutdown().await;
+        match self {
+            Self::Http(_) => {}
+            Self::Sse(sse) => sse.shutdown().await,
+            Self::Stdio(stdio) => stdio.shutdown().await,
         }
     }
 }
@@ -147,7 +158,8 @@ pub enum Body {
 /// A stream of events, raw and unmasked. Dropping it drops the connection to the upstream.
 #[derive(Debug)]
 pub struct Events {
-    ahead: VecDeque<Event>,
+    /// What was read already and is given out first.
+    ahead: VecDeque<Result<Event, UpstreamError>>,
     source: EventSource,
 }
 
@@ -155,6 +167,13 @@ pub struct Events {
 enum EventSource {
     Http(Box<http::EventStream>),
     Child(child::Inbox),
+    /// Nothing will come.
+    Nothing,
+    /// An answer on a stream that was opened for it alone, and ends with it.
+    Own {
+        inbox: child::Inbox,
+        _stream: sse::Session,
+    },
 }
 
 impl Events {
@@ -165,11 +184,39 @@ impl Events {
     /// [`UpstreamError`] when the stream breaks; nothing follows then.
     pub async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
         if let Some(event) = self.ahead.pop_front() {
-            return Some(Ok(event));
+            return Some(event);
         }
+        self.read().await
+    }
+
+    async fn read(&mut self) -> Option<Result<Event, UpstreamError>> {
         match &mut self.source {
+            EventSource::Nothing => None,
             EventSource::Http(stream) => stream.next().await,
-            EventSource::Child(inbox) => inbox.next_event().await,
+            EventSource::Child(inbox) | EventSource::Own { inbox, .. } => inbox.next_event().await,
+        }
+    }
+
+    /// Reads ahead until `found` finds something, at most `most` events; [`Self::next`] gives them
+    /// out all the same. Nothing is lost where this is given up halfway.
+    pub async fn look_ahead<T>(
+        &mut self,
+        most: usize,
+        found: impl Fn(&Event) -> Option<T>,
+    ) -> Option<T> {
+        let mut seen = 0;
+        loop {
+            while let Some(Ok(event)) = self.ahead.get(seen) {
+                if let Some(thing) = found(event) {
+                    return Some(thing);
+                }
+                seen += 1;
+            }
+            if seen >= most || self.ahead.len() > seen {
+                return None;
+            }
+            let event = self.read().await?;
+            self.ahead.push_back(event);
         }
     }
 }
@@ -230,6 +277,13 @@ pub enum UpstreamError {
         /// Its content type, or a word for none.
         content_type: String,
     },
+    /// An HTTP+SSE server did not begin by naming where messages go; nothing was sent.
+    #[error("the MCP server does not begin by naming an endpoint for messages, as HTTP+SSE does")]
+    NoEndpoint,
+    /// An HTTP+SSE server wants messages, and with them the credential, to go to another origin;
+    /// nothing was sent.
+    #[error("the MCP server names an endpoint of another origin for messages, which is refused")]
+    ForeignEndpoint,
     /// The legacy protocol session is gone; the client has to initialize again.
     #[error("the MCP session has ended; initialize again")]
     SessionGone,
@@ -242,6 +296,12 @@ pub enum UpstreamError {
     /// As many children run as the configuration allows; nothing was sent.
     #[error("all {limit} processes of this MCP server are in use; try again later")]
     TooManyChildren {
+        /// The bound.
+        limit: usize,
+    },
+    /// As many event streams are open as the configuration allows; nothing was sent.
+    #[error("all {limit} event streams to this MCP server are in use; try again later")]
+    TooManyStreams {
         /// The bound.
         limit: usize,
     },
@@ -260,11 +320,12 @@ impl UpstreamError {
             Self::TimedOut { .. } => "upstream_timeout",
             Self::TooLarge { .. } => "upstream_too_large",
             Self::EventTooLarge { .. } => "upstream_event_too_large",
-            Self::NotMcp { .. } => "upstream_not_mcp",
+            Self::NotMcp { .. } | Self::NoEndpoint => "upstream_not_mcp",
+            Self::ForeignEndpoint => "upstream_foreign_endpoint",
             Self::SessionGone => "session_gone",
             Self::SessionNeeded => "session_needed",
             Self::IdInUse => "id_in_use",
-            Self::TooManyChildren { .. } => "upstream_busy",
+            Self::TooManyChildren { .. } | Self::TooManyStreams { .. } => "upstream_busy",
             Self::NotOffered => "not_offered",
         }
     }

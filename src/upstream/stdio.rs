@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::child::{self, Child};
 use super::{Answer, Body, EventSource, Events, Route, UpstreamError};
 use crate::audit::Durable;
-use crate::mcp::{Kind, Limits, Message, headers, modern};
+use crate::mcp::{Kind, Limits, Message, batch, headers, modern};
 use crate::policy::{Act, Permit};
 use crate::types::{Secret, SessionId, random};
 
@@ -133,16 +133,17 @@ impl StdioUpstream {
             return Ok(empty(StatusCode::ACCEPTED));
         };
         let mut inbox = child.request(message, modern).await?;
-        let first = match inbox.next().await {
-            Some(first) => first?,
-            None => return Err(UpstreamError::BrokeOff { why: "no answer".to_owned() }),
-        };
+        let Some(first) = inbox.next().await.transpose()? else { return Ok(stream_end()) };
+        let settled = child::decode(&first).filter(|_| new_session.is_some());
+        if settled.and_then(|answer| modern::negotiated(&answer)) == Some(batch::VERSION) {
+            child.take_batches();
+        }
         let mut answer = if child::is_answer(&first) {
             inbox.finish();
             let status = if modern { modern_status(&first) } else { StatusCode::OK };
             Answer { status, headers: json_headers(), body: Body::Message(first) }
         } else {
-            let ahead = child::as_event(&first).into_iter().collect();
+            let ahead = child::as_event(&first).map(Ok).into_iter().collect();
             stream(Events { ahead, source: EventSource::Child(inbox) })
         };
         if let Some(value) = new_session.and_then(|id| HeaderValue::from_str(&id).ok()) {
@@ -223,17 +224,17 @@ async fn end_all(children: Vec<Arc<Child>>) {
 }
 
 /// The status of a modern answer, which a child has no way to give.
-fn modern_status(answer: &Bytes) -> StatusCode {
+pub(super) fn modern_status(answer: &Bytes) -> StatusCode {
     child::decode(answer)
         .and_then(|answer| StatusCode::from_u16(modern::status_of(&answer)).ok())
         .unwrap_or(StatusCode::OK)
 }
 
-fn json_headers() -> HeaderMap {
+pub(super) fn json_headers() -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(headers::JSON))])
 }
 
-fn stream(events: Events) -> Answer {
+pub(super) fn stream(events: Events) -> Answer {
     // The second and third keep proxies from holding events back.
     let headers = HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM)),
@@ -243,6 +244,11 @@ fn stream(events: Events) -> Answer {
     Answer { status: StatusCode::OK, headers, body: Body::Stream(events) }
 }
 
-fn empty(status: StatusCode) -> Answer {
+/// The answer to a request that was cancelled: a stream that ends, with nothing on it.
+pub(super) fn stream_end() -> Answer {
+    stream(Events { ahead: std::collections::VecDeque::new(), source: EventSource::Nothing })
+}
+
+pub(super) fn empty(status: StatusCode) -> Answer {
     Answer { status, headers: HeaderMap::new(), body: Body::Empty }
 }

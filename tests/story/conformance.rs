@@ -12,6 +12,7 @@ crate::stories![
     modern_scenarios_see_no_gateway,
     legacy_scenarios_in_front_of_stdio,
     modern_scenarios_in_front_of_stdio,
+    legacy_scenarios_in_front_of_sse,
 ];
 
 /// Everything goes, so that only the gateway itself can make a difference.
@@ -23,7 +24,7 @@ struct Meant {
     versions: &'static [&'static str],
     scenario: &'static str,
     check: &'static str,
-    /// Members of the check, as JSON pointers without array indices.
+    /// Members of the check, as JSON pointers.
     at: &'static [&'static str],
     /// Why it is meant. Read by people.
     _because: &'static str,
@@ -73,34 +74,95 @@ const MEANT: &[Meant] = &[
         scenario: "http-custom-header-server-validation",
         check: "sep-2243-server-reject-invalid-param-chars",
         at: &["/details/responseBody/error/data", "/details/responseBody/error/message"],
-        _because: "the gateway refuses headers that repeat no argument, in its own words",
+        _because: "the gateway refuses headers that do not repeat their argument, in its own words",
     },
     Meant {
         versions: MODERN,
         scenario: "http-custom-header-server-validation",
         check: "sep-2243-server-reject-param-mismatch",
         at: &["/details/responseBody/error/data", "/details/responseBody/error/message"],
-        _because: "the gateway refuses headers that repeat no argument, in its own words",
+        _because: "the gateway refuses headers that do not repeat their argument, in its own words",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-custom-header-server-validation",
+        check: "sep-2243-server-validate-param-match",
+        at: &["/details/responseBody/error/data", "/details/responseBody/error/message"],
+        _because: "the gateway refuses headers that do not repeat their argument, in its own words",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-cache-scope-valid",
+        at: &[
+            "/details/endpoints/0/cacheScope",
+            "/details/endpoints/1/cacheScope",
+            "/details/endpoints/2/cacheScope",
+            "/details/endpoints/3/cacheScope",
+            "/details/endpoints/4/cacheScope",
+        ],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-prompts-list-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-resources-list-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-resources-read-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-resources-templates-list-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-tools-list-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-header-validation",
+        check: "sep-2243-header-name-case-insensitive",
+        at: &["/details/responseBody/result/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
     },
     Meant {
         versions: MODERN,
         scenario: "stateless",
-        check: "sep-2575-http-server-method-not-found-404-resources-subscribe",
-        at: &["/details/response", "/errorMessage", "/status"],
-        _because: "the suite names no resource, and nothing passes of which policy cannot be asked \
-                   what it reaches; with a resource named, the server's own 404 arrives",
+        check: "sep-2575-discover-capabilities-match-handlers",
+        at: &["/details/response/result/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
     },
     Meant {
         versions: MODERN,
         scenario: "stateless",
-        check: "sep-2575-http-server-method-not-found-404-resources-unsubscribe",
-        at: &["/details/response", "/errorMessage", "/status"],
-        _because: "as for resources/subscribe",
+        check: "sep-2575-server-declares-prompts-in-discover",
+        at: &["/details/response/result/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
     },
 ];
 
-/// What a pipe cannot carry, between the same server on stdio and on HTTP.
-const MEANT_OF_STDIO: &[Meant] = &[
+/// What a pipe cannot carry, between the same server on stdio or HTTP+SSE and on Streamable HTTP.
+const MEANT_OF_PIPES: &[Meant] = &[
     Meant {
         versions: &["2025-11-25"],
         scenario: "sse-polling",
@@ -115,36 +177,6 @@ const MEANT_OF_STDIO: &[Meant] = &[
         at: &[""],
         _because: "an answer that nothing precedes comes as JSON, which is the server's choice",
     },
-    Meant {
-        versions: MODERN,
-        scenario: "http-custom-header-server-validation",
-        check: "sep-2243-server-reject-param-mismatch",
-        at: &["/status"],
-        _because: "the gateway does not keep the schemas of tools: it refuses a Mcp-Param header \
-                   that repeats no argument, and does not miss one that should be there; neither \
-                   policy nor a server on stdio decides by them",
-    },
-    Meant {
-        versions: MODERN,
-        scenario: "http-custom-header-server-validation",
-        check: "sep-2243-server-validate-param-match",
-        at: &["/status"],
-        _because: "as above",
-    },
-    Meant {
-        versions: MODERN,
-        scenario: "stateless",
-        check: "sep-2575-http-server-method-not-found-404-resources-subscribe",
-        at: &["/status"],
-        _because: "no resource is named, see MEANT",
-    },
-    Meant {
-        versions: MODERN,
-        scenario: "stateless",
-        check: "sep-2575-http-server-method-not-found-404-resources-unsubscribe",
-        at: &["/status"],
-        _because: "no resource is named, see MEANT",
-    },
 ];
 
 fn legacy_scenarios_see_no_gateway(world: &World) -> anyhow::Result<()> {
@@ -156,11 +188,18 @@ fn modern_scenarios_see_no_gateway(world: &World) -> anyhow::Result<()> {
 }
 
 fn legacy_scenarios_in_front_of_stdio(world: &World) -> anyhow::Result<()> {
-    see_no_stdio(world, "2025-11-25")
+    let command = world.fixture_stdio()?;
+    see_no_pipe(world, "2025-11-25", |site| site.stdio("fixture", &command))
 }
 
 fn modern_scenarios_in_front_of_stdio(world: &World) -> anyhow::Result<()> {
-    see_no_stdio(world, "2026-07-28")
+    let command = world.fixture_stdio()?;
+    see_no_pipe(world, "2026-07-28", |site| site.stdio("fixture", &command))
+}
+
+fn legacy_scenarios_in_front_of_sse(world: &World) -> anyhow::Result<()> {
+    let fixture = world.fixture_sse()?;
+    see_no_pipe(world, "2025-11-25", |site| site.sse("fixture", &fixture.url))
 }
 
 fn see_no_gateway(world: &World, version: &str) -> anyhow::Result<()> {
@@ -189,19 +228,21 @@ fn see_no_gateway(world: &World, version: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The server speaks stdio and the gateway is its HTTP: compared with the HTTP that the SDK
-/// itself gives the same server.
-fn see_no_stdio(world: &World, version: &str) -> anyhow::Result<()> {
+/// The server speaks through one pipe and the gateway is its Streamable HTTP: compared with what
+/// the SDK itself gives the same server.
+fn see_no_pipe<'a>(
+    world: &'a World<'a>,
+    version: &str,
+    register: impl FnOnce(Site<'a>) -> Site<'a>,
+) -> anyhow::Result<()> {
     let idp = world.idp()?;
     let http = world.fixture()?;
-    let server = Site::new(world, &idp)
-        .stdio("fixture", &world.fixture_stdio()?)
-        .policy("everything.cedar", EVERYTHING)
-        .start()?;
+    let site = Site::new(world, &idp).policy("everything.cedar", EVERYTHING);
+    let server = register(site).start()?;
     let direct = Run::new(world, "direct", version, &http.url)?;
     let relay = relay(&server, &idp, "fixture")?;
-    let stdio = Run::new(world, "stdio", version, &relay.url)?;
-    agree(version, MEANT_OF_STDIO, &direct.outcomes(), "stdio", &stdio.outcomes());
+    let pipe = Run::new(world, "pipe", version, &relay.url)?;
+    agree(version, MEANT_OF_PIPES, &direct.outcomes(), "pipe", &pipe.outcomes());
     server.verify()?.exits(0);
     Ok(())
 }

@@ -23,13 +23,18 @@ mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod hidden;
 mod hostile;
 mod keyring;
 mod login;
+mod mediation;
+mod pairs;
 mod refused;
 mod resume;
 mod servers;
 mod serving;
+mod smuggle;
+mod strangers;
 mod streams;
 mod support;
 mod tools;
@@ -48,9 +53,14 @@ fn main() -> ExitCode {
         ("streams", streams::STORIES),
         ("resume", resume::STORIES),
         ("conformance", conformance::STORIES),
+        ("pairs", pairs::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),
+        ("smuggle", smuggle::STORIES),
+        ("strangers", strangers::STORIES),
+        ("mediation", mediation::STORIES),
+        ("hidden", hidden::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

@@ -325,8 +325,8 @@ fn headers_that_say_something_else(world: &World) -> anyhow::Result<()> {
         ("another alphabet", &[("mcp-name", "=?base64?WsO8cmljaA==?= ,note")], false),
         ("another version as well", &[("mcp-protocol-version", "2025-11-25")], false),
         ("two versions in one", &[("mcp-protocol-version", "2026-07-28, 2025-11-25")], false),
-        ("no argument", &[("mcp-param-region", "us")], false),
-        ("an argument and none", &[("mcp-param-region", "eu"), ("mcp-param-region", "us")], false),
+        // Whether it repeats an argument, only the definition of a listed tool says.
+        ("what no tool declares", &[("mcp-param-region", "us")], true),
     ];
     for (what, more, passes) in rows {
         let headers = [&good[..], more].concat();

@@ -19,7 +19,7 @@ use crate::mask::Masked;
 use crate::mcp::sse::{self, Event};
 use crate::mcp::{Kind, Message, Origin, headers};
 use crate::policy::{Act, Call, Decision, Direction, Permit};
-use crate::upstream::{Answer, Body, Events, UpstreamError};
+use crate::upstream::{Answer, Body, Events, Incoming, UpstreamError};
 
 /// Events on their way to a slow client before the upstream is no longer read.
 const IN_FLIGHT: usize = 4;
@@ -75,23 +75,14 @@ impl Gateway {
                 let outcome = Outcome::Accepted;
                 self.whole(trail.outbound(answer.status, headers, outcome, None)).await
             }
-            Body::Message(raw) => match self.judge(&caller, call, raw).await {
-                Ok(Judged::Answer { masked, outcome, .. }) => {
-                    let out = trail.outbound(answer.status, headers, outcome, Some(&masked));
-                    self.whole(out).await
-                }
-                Ok(Judged::OfServer(_) | Judged::Dropped(_)) => {
-                    let error = UpstreamError::NotMcp {
-                        status: answer.status.as_u16(),
-                        content_type: "a request instead of an answer".to_owned(),
-                    };
-                    let refusal = Refusal::upstream_failed(&call.connection, &error);
-                    self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
-                }
-                Err(refusal) => {
-                    self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
-                }
-            },
+            Body::Message(raw) => {
+                let message = self.decoded(call, raw);
+                self.judged_whole(&caller, call, &trail, answer.status, headers, message).await
+            }
+            Body::Decoded(message) => {
+                let message = Ok(*message);
+                self.judged_whole(&caller, call, &trail, answer.status, headers, message).await
+            }
             Body::Stream(events) => {
                 let opened = trail.opened(answer.status, headers);
                 match self.recorder.record(opened).await {
@@ -104,6 +95,36 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Judges and records a whole answer.
+    async fn judged_whole(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        trail: &Trail,
+        status: StatusCode,
+        headers: HeaderMap,
+        message: Result<Message, Refusal>,
+    ) -> Reply {
+        let judged = match message {
+            Ok(message) => self.judge(caller, call, message).await,
+            Err(refusal) => Err(refusal),
+        };
+        let refusal = match judged {
+            Ok(Judged::Answer { masked, outcome, .. }) => {
+                return self.whole(trail.outbound(status, headers, outcome, Some(&masked))).await;
+            }
+            Ok(Judged::OfServer(_) | Judged::Dropped(_)) => {
+                let error = UpstreamError::NotMcp {
+                    status: status.as_u16(),
+                    content_type: "a request instead of an answer".to_owned(),
+                };
+                Refusal::upstream_failed(&call.connection, &error)
+            }
+            Err(refusal) => refusal,
+        };
+        self.own_answer(call, trail, &refusal, Outcome::UpstreamFailed).await
     }
 
     /// Records a whole answer and gives the reply.
@@ -158,11 +179,20 @@ impl Gateway {
         Some(given)
     }
 
+    /// The one decoder, for what was not decoded yet.
+    fn decoded(&self, call: &Call, raw: Bytes) -> Result<Message, Refusal> {
+        Message::decode(raw, Origin::Server, &self.settings.limits)
+            .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))
+    }
+
     /// Judges one message of the server: an answer is filtered and masked; a message of the
     /// server's own is a call in the other direction, decided like every call.
-    async fn judge(&self, caller: &Caller, call: &Call, raw: Bytes) -> Result<Judged, Refusal> {
-        let message = Message::decode(raw, Origin::Server, &self.settings.limits)
-            .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))?;
+    async fn judge(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        message: Message,
+    ) -> Result<Judged, Refusal> {
         let Kind::Response { id, is_error } = message.kind() else {
             let act = Act::Message(message);
             let own = self.call(caller, Direction::ServerToClient, act)?;
@@ -262,8 +292,10 @@ impl Gateway {
                     self.stop(&permit, &trail, &refusal, outcome, answered, &out).await;
                     return;
                 }
-                Some(Ok(event)) => {
-                    match self.release(&caller, &permit, &trail, &event, &mut answered, &out).await
+                Some(Ok(incoming)) => {
+                    match self
+                        .release(&caller, &permit, &trail, incoming, &mut answered, &out)
+                        .await
                     {
                         Flow::On => {}
                         Flow::End => return,
@@ -278,7 +310,7 @@ impl Gateway {
         caller: &Caller,
         permit: &Durable<Permit>,
         trail: &Trail,
-        event: &Event,
+        incoming: Incoming,
         answered: &mut bool,
         out: &mpsc::Sender<Piece>,
     ) -> Flow {
@@ -288,18 +320,27 @@ impl Gateway {
             self.stop(permit, trail, &refusal, outcome, answered, out).await;
             Flow::End
         };
+        // What a child says stands in no frame yet.
+        let (event, decoded) = match incoming {
+            Incoming::Message(message) => (None, Some(message)),
+            Incoming::Event(event) => (Some(event), None),
+        };
         // A comment is a sign of life; what it says is nobody's business.
         // So is an event of another name than MCP's, which no client reads.
-        if event.is_filler() || event.event.as_deref().is_some_and(|name| name != "message") {
+        let says_nothing = |event: &Event| {
+            event.is_filler() || event.event.as_deref().is_some_and(|name| name != "message")
+        };
+        if event.as_ref().is_some_and(says_nothing) {
             return sent(out.send(Piece::KeepAlive).await);
         }
-        if !event.exact {
+        if event.as_ref().is_some_and(|event| !event.exact) {
             let error = UpstreamError::BrokeOff { why: "an event is not UTF-8".to_owned() };
             return fail(Refusal::upstream_failed(&call.connection, &error), *answered).await;
         }
-        let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
+        let data = event.as_ref().and_then(|event| event.data.as_deref());
+        let data = data.filter(|data| !data.trim().is_empty());
         // An id comes back as it was, so it is sealed and not masked.
-        let id = event.id.as_deref().and_then(|id| {
+        let id = event.as_ref().and_then(|event| event.id.as_deref()).and_then(|id| {
             let (subject, connection) = (&caller.grant.subject.id, &caller.grant.connection);
             if id.is_empty() {
                 Some(String::new())
@@ -307,39 +348,43 @@ impl Gateway {
                 self.seal.seal(Sealed::Event, id, subject, connection)
             }
         });
-        let frame = |data: Option<&str>| frame(event.retry, id.as_deref(), data);
-        let out_event = match data {
+        let retry = event.as_ref().and_then(|event| event.retry);
+        let frame = |data: Option<&str>| frame(retry, id.as_deref(), data);
+        let message = match (decoded, data) {
+            (Some(message), _) => Some(Ok(message)),
+            (None, Some(data)) => Some(self.decoded(call, Bytes::copy_from_slice(data.as_bytes()))),
+            (None, None) => None,
+        };
+        let out_event = match message {
             // A priming event: only its id and retry matter.
             None => {
-                let frame = frame(event.data.as_ref().map(|_| ""));
-                trail.event(frame, Outcome::StreamEvent, false, None)
+                let primes = event.as_ref().is_some_and(|event| event.data.is_some());
+                trail.event(frame(primes.then_some("")), Outcome::StreamEvent, false, None)
             }
-            Some(data) => {
-                let raw = Bytes::copy_from_slice(data.as_bytes());
-                match self.judge(caller, call, raw).await {
-                    Err(refusal) => return fail(refusal, *answered).await,
-                    Ok(Judged::Answer { masked, outcome, is_final }) => {
-                        let frame = frame(std::str::from_utf8(masked.bytes()).ok());
-                        let last = is_final && !*answered;
-                        *answered |= is_final;
-                        trail.event(frame, outcome, last, Some(&masked))
-                    }
-                    Ok(Judged::OfServer(permit)) => {
-                        let shown = std::str::from_utf8(&permit.call().shown).ok();
-                        OutEvent::of_server(&permit, frame(shown))
-                    }
-                    Ok(Judged::Dropped(denied)) => {
-                        let no = denied.answer.clone();
-                        if let Err(error) = self.recorder.record(*denied).await {
-                            return broken(&error, out).await;
-                        }
-                        if let Some(no) = no {
-                            self.answer_server(caller, no).await;
-                        }
-                        return Flow::On;
-                    }
+            Some(Err(refusal)) => return fail(refusal, *answered).await,
+            Some(Ok(message)) => match self.judge(caller, call, message).await {
+                Err(refusal) => return fail(refusal, *answered).await,
+                Ok(Judged::Answer { masked, outcome, is_final }) => {
+                    let frame = frame(std::str::from_utf8(masked.bytes()).ok());
+                    let last = is_final && !*answered;
+                    *answered |= is_final;
+                    trail.event(frame, outcome, last, Some(&masked))
                 }
-            }
+                Ok(Judged::OfServer(permit)) => {
+                    let shown = std::str::from_utf8(&permit.call().shown).ok();
+                    OutEvent::of_server(&permit, frame(shown))
+                }
+                Ok(Judged::Dropped(denied)) => {
+                    let no = denied.answer.clone();
+                    if let Err(error) = self.recorder.record(*denied).await {
+                        return broken(&error, out).await;
+                    }
+                    if let Some(no) = no {
+                        self.answer_server(caller, no).await;
+                    }
+                    return Flow::On;
+                }
+            },
         };
         match self.recorder.record(out_event).await {
             Ok(recorded) => sent(out.send(Piece::Event(recorded)).await),

@@ -64,6 +64,8 @@ pub struct Refusal {
     pub rules: Vec<String>,
     /// The approval that is missing.
     pub approval: Option<ApprovalId>,
+    /// In how many seconds trying again may help.
+    pub retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -83,6 +85,7 @@ impl Refusal {
             hint: None,
             rules: Vec::new(),
             approval: None,
+            retry_after: None,
         }
     }
 
@@ -254,6 +257,9 @@ impl Refusal {
         if let Some(hint) = &self.hint {
             mcpx.insert("hint".to_owned(), json!(hint));
         }
+        if let Some(seconds) = self.retry_after {
+            mcpx.insert("retry_after".to_owned(), json!(seconds));
+        }
         let mut message = self.message.clone();
         if let Some(hint) = &self.hint {
             message.push_str(" (");
@@ -363,15 +369,18 @@ impl Refusal {
     pub fn upstream_failed(connection: &ConnectionName, error: &UpstreamError) -> Self {
         let message = format!("connection {connection}: {error}");
         let mut refusal = Self::upstream(error.code(), message);
+        refusal.retry_after = error.retry_after();
         (refusal.status, refusal.rpc) = match error {
             UpstreamError::SessionGone => (StatusCode::NOT_FOUND, rpc::INVALID_REQUEST),
-            UpstreamError::SessionNeeded | UpstreamError::IdInUse => {
-                (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST)
-            }
+            UpstreamError::SessionNeeded
+            | UpstreamError::IdInUse
+            | UpstreamError::HandshakeDiffers
+            | UpstreamError::NotAsked => (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST),
             UpstreamError::NotOffered => (StatusCode::METHOD_NOT_ALLOWED, rpc::INVALID_REQUEST),
-            UpstreamError::TooManyChildren { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, rpc::UPSTREAM)
-            }
+            UpstreamError::TooManyChildren { .. }
+            | UpstreamError::TooManyOfYours { .. }
+            | UpstreamError::BackingOff { .. }
+            | UpstreamError::TooSlow => (StatusCode::SERVICE_UNAVAILABLE, rpc::UPSTREAM),
             UpstreamError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, rpc::UPSTREAM),
             _ => (refusal.status, refusal.rpc),
         };

@@ -1,29 +1,41 @@
 //! One child process that speaks MCP on stdio: one JSON message a line.
 //!
-//! Own process group, cleared environment. Lines that are not JSON-RPC are tolerated and dropped
-//! (some servers greet on stdout). Whose each message is, [`super::desk`] knows. Ending a child
-//! closes its stdin, waits, then sends TERM and KILL to its group. Implements MCP
-//! `basic/transports`, stdio.
+//! Lines that are not JSON-RPC are tolerated and counted (some servers greet on stdout). Whose each
+//! message is, [`super::desk`] knows. A reader that takes nothing holds up the child only for as
+//! long as nobody else waits for it. Ending a child closes its stdin, waits, then sends TERM and
+//! KILL to its group. Implements MCP `basic/transports`, stdio.
 
-use std::process::Stdio;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child as Process, ChildStdin, Command};
+use tokio::process::{Child as Process, ChildStdin};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::UpstreamError;
-use super::desk::{Desk, Reader, lock};
-use super::stdio::Launch;
-use crate::mcp::sse::{self, Decoder, Event};
+use super::desk::{Delivery, Desk, Fate, Inlet, Party, Reader, Recipient, lock, reader};
+use super::launch::{Launch, Started};
+use super::seats::Seat;
+use super::stderr;
+use super::witness::{ChildWitness, Losses};
 use crate::mcp::{Id, Kind, Limits, Message, Origin};
+use crate::types::SessionId;
 
 /// How long a child has at each step of being ended.
 const GRACE: Duration = Duration::from_secs(2);
-/// Messages on their way to one reader before the child's stdout is no longer read.
+/// Messages on their way to one reader, and lines on their way to a child.
 const IN_FLIGHT: usize = 16;
+/// Messages on their way to one reader of a child that many share.
+const IN_FLIGHT_SHARED: usize = 1024;
+/// Bytes on their way to one reader of a child that many share; a message more may be.
+const BYTES_SHARED: usize = 8 * 1024 * 1024;
+/// How long a reader that takes nothing may hold up others.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether there are others.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A running child.
 #[derive(Debug)]
@@ -34,63 +46,89 @@ pub(super) struct Child {
     gone: watch::Receiver<bool>,
 }
 
+/// Whom a child works for.
+pub(super) enum For {
+    /// One session.
+    Session(SessionId),
+    /// Everybody.
+    All,
+}
+
 /// Where one reader gets a child's messages.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    messages: mpsc::Receiver<Bytes>,
+    messages: Inlet,
     desk: Arc<Mutex<Desk>>,
-    /// Where to say that nobody reads any more; `None` where leaving means nothing.
-    cancel: Option<mpsc::Sender<Bytes>>,
-    /// The request whose answer ends this inbox; `None` for the listener.
+    stdin: mpsc::Sender<Bytes>,
+    /// Whether leaving cancels the request.
+    cancels: bool,
+    /// The request whose answer ends this inbox, as the child knows it; `None` for the listener.
     request: Option<Id>,
     answered: bool,
+    over: bool,
 }
 
 impl Child {
-    /// Starts a child.
-    pub(super) fn start(launch: &Launch, limits: Limits) -> Result<Self, UpstreamError> {
-        let cannot = |why: String| UpstreamError::CannotStart { why };
-        let mut command = Command::new(&launch.program);
-        command
-            .args(&launch.arguments)
-            .env_clear()
-            .envs(launch.environment.iter().map(|(name, value)| (name, value.expose())))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        if let Some(folder) = &launch.folder {
-            command.current_dir(folder);
-        }
-        #[cfg(unix)]
-        command.process_group(0);
-        let mut process = command.spawn().map_err(|error| {
-            tracing::error!(program = %launch.program.display(), %error, "cannot start");
-            cannot(error.to_string())
-        })?;
-        let (Some(stdin), Some(stdout), Some(stderr)) =
-            (process.stdin.take(), process.stdout.take(), process.stderr.take())
-        else {
-            return Err(cannot("its pipes are missing".to_owned()));
+    /// Starts a child. Its start is on record before it is sent anything. `died` is called with
+    /// how long it lived if it ends without having been asked to.
+    pub(super) async fn start(
+        launch: &Launch,
+        limits: Limits,
+        whom: For,
+        seat: Seat,
+        died: impl FnOnce(Duration) + Send + 'static,
+    ) -> Result<Self, UpstreamError> {
+        let started_at = Instant::now();
+        let started = launch.start().await?;
+        let Started { process, number, stdin, stdout, stderr, report } = started;
+        let (session, desk) = match whom {
+            For::Session(session) => (Some(session), Desk::default()),
+            For::All => (None, Desk::shared()),
         };
+        let witness = ChildWitness { witness: launch.witness.clone(), process: number, session };
+        // Dropping the process kills it.
+        witness.started(&report).await.map_err(|error| {
+            tracing::error!(%error, "a child is not started, since that cannot be recorded");
+            UpstreamError::CannotStart { why: "its start cannot be recorded".to_owned() }
+        })?;
 
-        let desk = Arc::new(Mutex::new(Desk::default()));
+        let desk = Arc::new(Mutex::new(desk));
         let (to_stdin, lines) = mpsc::channel(IN_FLIGHT);
         let (stop, stopping) = watch::channel(false);
         let (report_gone, gone) = watch::channel(false);
-        tokio::spawn(read_stderr(stderr, launch.name.clone(), launch.quiet.clone()));
+        let stderr = {
+            let witness = witness.clone();
+            tokio::spawn(async move { stderr::read(stderr, &witness).await })
+        };
         let (silent, fell_silent) = oneshot::channel();
-        let reader_desk = Arc::clone(&desk);
+        let losses = Arc::new(Losses::default());
+        let reading = Reading {
+            desk: Arc::clone(&desk),
+            stdin: to_stdin.downgrade(),
+            losses: Arc::clone(&losses),
+            limits,
+        };
         let reader = tokio::spawn(async move {
-            read_stdout(stdout, reader_desk, limits).await;
+            reading.all_of(stdout).await;
             let _keeper_is_done = silent.send(());
         });
         let keeper_desk = Arc::clone(&desk);
         tokio::spawn(async move {
-            let how = keep(process, stdin, lines, stopping, fell_silent).await;
-            // What the child said last is still in the pipe; its end closes the inboxes.
-            let _outcome = tokio::time::timeout(GRACE, reader).await;
-            lock(&keeper_desk).close(how);
+            let keeping = keep(process, stdin, lines, stopping, fell_silent);
+            let end = tokio::select! {
+                end = keeping => end,
+                () = losses.report(&witness) => End::default(),
+            };
+            // What the child said last is still in the pipes; their end closes the inboxes.
+            let rest = async { tokio::join!(reader, stderr) };
+            let _outcome = tokio::time::timeout(GRACE, rest).await;
+            drop(seat);
+            if !end.asked {
+                died(started_at.elapsed());
+            }
+            lock(&keeper_desk).close(describe(end.status));
+            losses.flush(&witness).await;
+            witness.ended(end.status, end.asked).await;
             let _unheard = report_gone.send(true);
         });
         Ok(Self { stdin: to_stdin, desk, stop, gone })
@@ -98,34 +136,37 @@ impl Child {
 
     /// Whether the child still runs.
     pub(super) fn is_running(&self) -> bool {
-        !*self.gone.borrow()
+        !lock(&self.desk).is_closed()
     }
 
-    /// Whether a request with this id is in flight.
-    pub(super) fn has_pending(&self, id: &Id) -> bool {
-        lock(&self.desk).has_pending(id)
+    /// What it is known of who waits for what.
+    pub(super) fn desk<T>(&self, look: impl FnOnce(&mut Desk) -> T) -> T {
+        look(&mut lock(&self.desk))
     }
 
     /// Sends a request and gives the inbox for what it brings. `modern`: to drop the inbox before
     /// the answer is to cancel the request, as closing its stream is over HTTP.
     pub(super) async fn request(
         &self,
+        party: &Party,
         message: &Message,
         modern: bool,
     ) -> Result<Inbox, UpstreamError> {
-        let Some(id) = message.id().cloned() else {
-            return Err(UpstreamError::BrokeOff { why: "a request without id".to_owned() });
+        let (reader, messages) = {
+            let shared = lock(&self.desk).is_shared();
+            reader(if shared { IN_FLIGHT_SHARED } else { IN_FLIGHT })
         };
-        let (reader, messages) = mpsc::channel(IN_FLIGHT);
-        lock(&self.desk).ask(id.clone(), message, reader)?;
+        let told = lock(&self.desk).ask(party, message, reader)?;
         let inbox = Inbox {
             messages,
             desk: Arc::clone(&self.desk),
-            cancel: modern.then(|| self.stdin.clone()),
-            request: Some(id),
+            stdin: self.stdin.clone(),
+            cancels: modern,
+            request: told.id().cloned(),
             answered: false,
+            over: false,
         };
-        self.send(message).await?;
+        self.send(&told).await?;
         Ok(inbox)
     }
 
@@ -142,11 +183,19 @@ impl Child {
         self.stdin.send(line).await.map_err(|_| lock(&self.desk).end_error())
     }
 
-    /// Takes the place of the reader for messages that answer nothing. The one before it ends.
-    pub(super) fn listen(&self) -> Result<Inbox, UpstreamError> {
-        let messages = lock(&self.desk).listen()?;
-        let desk = Arc::clone(&self.desk);
-        Ok(Inbox { messages, desk, cancel: None, request: None, answered: false })
+    /// Takes the place of a party's reader for messages that answer nothing. The one before it
+    /// ends.
+    pub(super) fn listen(&self, party: &Party) -> Result<Inbox, UpstreamError> {
+        let messages = lock(&self.desk).listen(party)?;
+        Ok(Inbox {
+            messages,
+            desk: Arc::clone(&self.desk),
+            stdin: self.stdin.clone(),
+            cancels: false,
+            request: None,
+            answered: false,
+            over: false,
+        })
     }
 
     /// Asks the child to go, and sees to it that it does.
@@ -159,35 +208,25 @@ impl Child {
 
 impl Inbox {
     /// The next message, or `None` when the child ended or the answer was the last one.
-    pub(super) async fn next(&mut self) -> Option<Result<Bytes, UpstreamError>> {
-        if self.answered {
+    pub(super) async fn next(&mut self) -> Option<Result<Message, UpstreamError>> {
+        if self.answered || self.over {
             return None;
         }
-        match self.messages.recv().await {
-            Some(message) => Some(Ok(message)),
-            None => {
-                self.answered = true;
-                // The listener's stream may end at any time; a request must be answered.
-                self.request.is_some().then(|| Err(lock(&self.desk).end_error()))
+        if let Some(message) = self.messages.next().await {
+            // Nothing follows an answer.
+            self.answered =
+                self.request.is_some() && matches!(message.kind(), Kind::Response { .. });
+            return Some(Ok(message));
+        }
+        self.over = true;
+        match self.messages.fate() {
+            Some(Fate::TooSlow) => Some(Err(UpstreamError::TooSlow)),
+            Some(Fate::SessionOver) => {
+                self.request.is_some().then_some(Err(UpstreamError::SessionGone))
             }
+            // The listener's stream may end at any time; a request must be answered.
+            None => self.request.is_some().then(|| Err(lock(&self.desk).end_error())),
         }
-    }
-
-    /// Says that the message just read was the answer: nothing follows it.
-    pub(super) fn finish(&mut self) {
-        self.answered = true;
-    }
-
-    /// [`Self::next`], framed as an event.
-    pub(super) async fn next_event(&mut self) -> Option<Result<Event, UpstreamError>> {
-        let message = match self.next().await? {
-            Ok(message) => message,
-            Err(error) => return Some(Err(error)),
-        };
-        if self.request.is_some() && is_answer(&message) {
-            self.finish();
-        }
-        as_event(&message).map(Ok)
     }
 }
 
@@ -195,34 +234,26 @@ impl Drop for Inbox {
     fn drop(&mut self) {
         if let Some(id) = self.request.take() {
             lock(&self.desk).forget(&id);
-            let Some(cancel) = self.cancel.take().filter(|_| !self.answered) else { return };
+            let gives_up = self.cancels || self.messages.fate() == Some(Fate::TooSlow);
+            if self.answered || !gives_up {
+                return;
+            }
             let line = format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
                 id.as_json()
             );
             // A child that reads nothing will not read this either.
-            let _told = cancel.try_send(line.into());
+            let _told = self.stdin.try_send(line.into());
         }
     }
 }
 
-/// A message that `read_stdout` has accepted, again.
-pub(super) fn decode(message: &Bytes) -> Option<Message> {
-    let limits = Limits { bytes: usize::MAX, depth: 127 };
-    Message::decode(message.clone(), Origin::Server, &limits).ok()
-}
-
-/// Whether a message that `read_stdout` has accepted is a response.
-pub(super) fn is_answer(message: &Bytes) -> bool {
-    decode(message).is_some_and(|message| matches!(message.kind(), Kind::Response { .. }))
-}
-
-/// A message as one event without id.
-pub(super) fn as_event(message: &Bytes) -> Option<Event> {
-    let text = std::str::from_utf8(message).ok()?;
-    let mut decoder = Decoder::new(usize::MAX);
-    decoder.push(&sse::encode(None, None, text)).ok()?;
-    decoder.next()
+/// How a child ended.
+#[derive(Default)]
+struct End {
+    status: Option<ExitStatus>,
+    /// Whether it was asked to.
+    asked: bool,
 }
 
 /// Feeds stdin until told to stop, or until the child ends or will say nothing more; gives how it
@@ -233,15 +264,7 @@ async fn keep(
     mut lines: mpsc::Receiver<Bytes>,
     mut stopping: watch::Receiver<bool>,
     mut fell_silent: oneshot::Receiver<()>,
-) -> String {
-    let stopped = async {
-        tokio::select! {
-            () = told_to_stop(&mut stopping) => {}
-            // Nobody who waits for it would ever get an answer.
-            _ = &mut fell_silent => {}
-        }
-    };
-    tokio::pin!(stopped);
+) -> End {
     let feeding = async {
         while let Some(mut line) = lines.recv().await.map(Vec::from) {
             line.push(b'\n');
@@ -253,12 +276,14 @@ async fn keep(
             }
         }
     };
-    tokio::select! {
-        () = feeding => {}
-        status = process.wait() => return describe(status),
-        () = &mut stopped => {}
-    }
-    end(process, stdin).await
+    let asked = tokio::select! {
+        () = feeding => true,
+        status = process.wait() => return End { status: status.ok(), asked: false },
+        () = told_to_stop(&mut stopping) => true,
+        // Nobody who waits for it would ever get an answer.
+        _ = &mut fell_silent => false,
+    };
+    End { status: end(process, stdin).await, asked }
 }
 
 /// Returns without the watch's guard, which must not be held across an await.
@@ -266,18 +291,18 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
     let _told_or_abandoned = stopping.wait_for(|stop| *stop).await.is_ok();
 }
 
-async fn end(mut process: Process, stdin: ChildStdin) -> String {
+async fn end(mut process: Process, stdin: ChildStdin) -> Option<ExitStatus> {
     drop(stdin);
     if let Ok(status) = tokio::time::timeout(GRACE, process.wait()).await {
-        return describe(status);
+        return status.ok();
     }
     signal_group(&process, Signal::Term);
     if let Ok(status) = tokio::time::timeout(GRACE, process.wait()).await {
-        return describe(status);
+        return status.ok();
     }
     signal_group(&process, Signal::Kill);
     let _unix_killed_it_already = process.start_kill();
-    describe(process.wait().await)
+    process.wait().await.ok()
 }
 
 #[derive(Clone, Copy)]
@@ -302,43 +327,91 @@ fn signal_group(process: &Process, signal: Signal) {
 #[cfg(not(unix))]
 fn signal_group(_process: &Process, _signal: Signal) {}
 
-fn describe(status: std::io::Result<std::process::ExitStatus>) -> String {
+fn describe(status: Option<ExitStatus>) -> String {
     match status {
-        Ok(status) => format!("its process ended ({status})"),
-        Err(error) => format!("its process was lost ({error})"),
+        Some(status) => format!("its process ended ({status})"),
+        None => "its process was lost".to_owned(),
     }
 }
 
-async fn read_stdout(stdout: impl AsyncRead + Unpin, desk: Arc<Mutex<Desk>>, limits: Limits) {
-    let mut reader = BufReader::with_capacity(64 * 1024, stdout);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match read_line(&mut reader, &mut line, limits.bytes).await {
-            // A line over the bound cannot be framed any more; the pipe's end ends the child.
-            Ok(Line::End | Line::TooLong) | Err(_) => return,
-            Ok(Line::Whole) => {}
+/// What reading a child's stdout takes.
+struct Reading {
+    desk: Arc<Mutex<Desk>>,
+    /// Weak, or the child's stdin would never end.
+    stdin: mpsc::WeakSender<Bytes>,
+    losses: Arc<Losses>,
+    limits: Limits,
+}
+
+impl Reading {
+    async fn all_of(&self, stdout: impl AsyncRead + Unpin) {
+        let mut reader = BufReader::with_capacity(64 * 1024, stdout);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match read_line(&mut reader, &mut line, self.limits.bytes).await {
+                // A line over the bound cannot be framed any more; the pipe's end ends the child.
+                Ok(Line::End | Line::TooLong) | Err(_) => return,
+                Ok(Line::Whole) => {}
+            }
+            let raw = Bytes::copy_from_slice(line.trim_ascii());
+            if raw.is_empty() {
+                continue;
+            }
+            let Ok(message) = Message::decode(raw, Origin::Server, &self.limits) else {
+                self.losses.count("not_a_message");
+                continue;
+            };
+            let delivery = lock(&self.desk).deliver(message);
+            match delivery {
+                Delivery::To(all) => {
+                    for (to, reader, message) in all {
+                        self.hand(&to, &reader, message).await;
+                    }
+                }
+                Delivery::Nobody(why) => self.losses.count(why),
+                Delivery::Answer(answer, why) => {
+                    if let Some(why) = why {
+                        self.losses.count(why);
+                    }
+                    // A child that reads nothing will not read this either.
+                    let _told = self.stdin.upgrade().map(|stdin| stdin.try_send(answer));
+                }
+                Delivery::Kept => {}
+            }
         }
-        let raw = Bytes::copy_from_slice(line.trim_ascii());
-        let Ok(message) = Message::decode(raw.clone(), Origin::Server, &limits) else {
-            if !raw.is_empty() {
-                tracing::debug!(bytes = raw.len(), "a line on stdout is not a JSON-RPC message");
-            }
-            continue;
-        };
-        let reader_of = lock(&desk).reader_of(&message);
-        match reader_of {
-            // Waiting here is the back-pressure: the child blocks on its full pipe.
-            Reader::Is(sender) => {
-                let _reader_left = sender.send(raw).await;
-            }
-            Reader::Gone => {
-                tracing::debug!("a message for a request that is not in flight");
-            }
-            Reader::Awaited => {
-                lock(&desk).keep(raw);
+    }
+
+    /// Hands a message over. Waiting for a reader is the back-pressure, since the child blocks on
+    /// its full pipe; but it holds up everybody, so it is patient only where there is nobody else.
+    async fn hand(&self, to: &Recipient, reader: &Reader, message: Message) {
+        let shared = lock(&self.desk).is_shared();
+        if shared && reader.waiting() > BYTES_SHARED {
+            return self.cut_off(to);
+        }
+        let mut left = PATIENCE;
+        let mut message = message;
+        loop {
+            message = match reader.offer(message) {
+                Ok(()) => return,
+                // Among strangers nobody waits for anybody.
+                Err(_) if shared => return self.cut_off(to),
+                Err(message) => message,
+            };
+            if tokio::time::timeout(LOOK, reader.room()).await.is_err()
+                && lock(&self.desk).others_wait(to)
+            {
+                left = left.saturating_sub(LOOK);
+                if left.is_zero() {
+                    return self.cut_off(to);
+                }
             }
         }
+    }
+
+    fn cut_off(&self, to: &Recipient) {
+        lock(&self.desk).cut_off(to);
+        self.losses.count("too_slow");
     }
 }
 
@@ -373,43 +446,25 @@ async fn read_line<R: AsyncRead + Unpin>(
     }
 }
 
-/// Passes a child's stderr on to our log, through `quiet`, which masks it.
-async fn read_stderr(stderr: impl AsyncRead + Unpin, name: String, quiet: super::stdio::Quiet) {
-    const LONGEST: usize = 8 * 1024;
-    let mut reader = BufReader::new(stderr);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match read_line(&mut reader, &mut line, LONGEST).await {
-            Ok(Line::Whole) => {
-                let text = quiet(&String::from_utf8_lossy(&line));
-                tracing::info!(connection = %name, line = %text, "stderr");
-            }
-            // Past an over-long line, keep the pipe empty without framing it.
-            Ok(Line::TooLong) => {
-                let _ends = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
-                return;
-            }
-            Ok(Line::End) | Err(_) => return,
-        }
-    }
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use crate::types::Secret;
+    use crate::types::SubjectId;
+    use crate::upstream::seats::Seats;
+    use crate::upstream::testing::Notes;
 
-    fn sh(script: &str) -> Child {
-        let launch = Launch {
-            name: "x".to_owned(),
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".to_owned(), script.to_owned()],
-            environment: vec![("PATH".to_owned(), Secret::new("/usr/bin:/bin"))],
-            folder: None,
-            quiet: Arc::new(str::to_owned),
-        };
-        Child::start(&launch, Limits::default()).unwrap()
+    async fn sh(script: &str) -> Child {
+        start(script, &Notes::new(), For::Session(SessionId::generate().unwrap())).await
+    }
+
+    async fn start(script: &str, notes: &Notes, whom: For) -> Child {
+        let seat = Seats::new(1, 1).take(Some(&SubjectId::generate().unwrap())).unwrap();
+        let launch = notes.launch(script);
+        Child::start(&launch, Limits::default(), whom, seat, |_| ()).await.unwrap()
+    }
+
+    fn party() -> Party {
+        "p".into()
     }
 
     fn ping(id: usize, filler: usize) -> Message {
@@ -426,10 +481,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_that_does_not_read_can_be_ended() {
-        let child = sh("exec sleep 600");
+        let child = sh("exec sleep 600").await;
         let mut inboxes = Vec::new();
         for id in 0..4 {
-            inboxes.push(child.request(&ping(id, 200_000), false).await.unwrap());
+            inboxes.push(child.request(&party(), &ping(id, 200_000), false).await.unwrap());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
         ends(child.end()).await;
@@ -440,16 +495,91 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_that_will_say_nothing_more_is_ended() {
-        let child = sh("exec >&-; exec sleep 600");
-        let mut inbox = child.request(&ping(1, 1), false).await.unwrap();
+        let child = sh("exec >&-; exec sleep 600").await;
+        let mut inbox = child.request(&party(), &ping(1, 1), false).await.unwrap();
         assert!(ends(inbox.next()).await.unwrap().is_err());
         assert!(!child.is_running());
     }
 
     #[tokio::test]
     async fn a_line_without_end_ends_the_child() {
-        let child = sh("trap '' PIPE; head -c 5000000 /dev/zero; exec sleep 600");
-        let mut inbox = child.request(&ping(1, 1), false).await.unwrap();
+        let child = sh("trap '' PIPE; head -c 5000000 /dev/zero; exec sleep 600").await;
+        let mut inbox = child.request(&party(), &ping(1, 1), false).await.unwrap();
         assert!(ends(inbox.next()).await.unwrap().is_err());
+    }
+
+    /// Answers request 1 after many notifications of its progress, and everything else at once.
+    const CHATTY: &str = r#"read a
+        i=0
+        while [ $i -lt 3000 ]; do
+            echo '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1}}'
+            i=$((i + 1))
+        done
+        read b
+        echo '{"jsonrpc":"2.0","id":2,"result":{}}'
+        read c
+        echo "$c" >&2"#;
+
+    fn call(id: usize) -> Message {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"_meta":{{"progressToken":{id}}}}}}}"#
+        );
+        Message::decode(text.into(), Origin::Client, &Limits::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_of_a_shared_child_is_cut_off_and_others_are_answered() {
+        let notes = Notes::new();
+        let child = start(CHATTY, &notes, For::All).await;
+        let mut slow = child.request(&"alice".into(), &call(1), false).await.unwrap();
+        let mut quick = child.request(&"bob".into(), &call(1), false).await.unwrap();
+        let answer = ends(quick.next()).await.unwrap().unwrap();
+        assert_eq!(answer.id().unwrap().as_json(), "1");
+        let mut told = 0;
+        let error = loop {
+            match ends(slow.next()).await.unwrap() {
+                Ok(_) => told += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, UpstreamError::TooSlow), "{error}");
+        assert_eq!(told, IN_FLIGHT_SHARED);
+        drop(slow);
+        // It ends by itself when it has read what it is told.
+        let mut gone = child.gone.clone();
+        ends(gone.wait_for(|gone| *gone)).await.unwrap();
+        let notes = notes.take().await;
+        let said = notes.iter().map(|(_, body)| body.as_str()).collect::<String>();
+        assert!(said.contains("notifications/cancelled"), "the server is told: {said}");
+        let lost = notes.iter().find(|(leaf, _)| leaf["code"] == "too_slow");
+        assert!(lost.is_some(), "{notes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_alone_holds_the_child_up_and_loses_nothing() {
+        let child = sh(&CHATTY.replace("read b", "").replace("\"id\":2", "\"id\":1")).await;
+        let mut slow = child.request(&party(), &call(1), false).await.unwrap();
+        tokio::time::sleep(LOOK * 2).await;
+        let mut told = 0;
+        while let Some(message) = ends(slow.next()).await {
+            message.unwrap();
+            told += 1;
+        }
+        assert_eq!(told, 3001);
+    }
+
+    #[tokio::test]
+    async fn a_life_is_on_record() {
+        let notes = Notes::new();
+        let script = "echo hello; echo 'user 078-05-1120' >&2; exit 3";
+        let child = start(script, &notes, For::Session(SessionId::generate().unwrap())).await;
+        let mut gone = child.gone.clone();
+        ends(gone.wait_for(|gone| *gone)).await.unwrap();
+        let notes = notes.take().await;
+        let kinds: Vec<_> = notes.iter().map(|(leaf, _)| leaf["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["child_started", "child_stderr", "child_dropped", "child_ended"]);
+        assert!(notes[1].1.contains("user") && !notes[1].1.contains("078"), "{notes:?}");
+        let (end, _) = &notes[3];
+        assert_eq!((&end["asked"], &end["exit"]), (&false.into(), &3.into()), "{end}");
     }
 }

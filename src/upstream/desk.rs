@@ -1,93 +1,257 @@
-//! Whose a message of a child is: a response goes to the request with its id; a notification to
-//! the subscription or the progress that it names, else to the newest request in flight, else to
-//! the listener, or it waits for one.
+//! Whose a message of a child is, where the child works for one protocol session: a response goes
+//! to the request with its id; a notification to the subscription or the progress that it names,
+//! else to the newest request in flight, else to the listener, or it waits for one.
 //!
 //! Guessing is for the legacy era only, where messages do not say what they belong to: what names
 //! a subscription that has ended reaches nobody else (MCP 2026-07-28 `basic/patterns/subscriptions`
-//! and `basic/patterns/progress`).
+//! and `basic/patterns/progress`). Where many sessions share a child nothing is guessed:
+//! [`super::shared`].
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::UpstreamError;
+use super::rewrite::Names;
 use crate::mcp::{Id, Kind, Message};
 
 /// Messages that wait for a listener; the oldest goes when one too many comes.
-const BACKLOG: usize = 64;
+pub(super) const BACKLOG: usize = 64;
+
+/// One of those who share a child: a protocol session, or in the modern era a session of ours.
+pub(super) type Party = Arc<str>;
 
 /// Who waits for what.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    pending: HashMap<Id, Pending>,
-    /// Ids in the order they were asked.
+    /// Requests in flight, by the id that the child knows.
+    pub(super) pending: HashMap<Id, Pending>,
+    /// Those ids in the order in which they were asked.
     order: VecDeque<Id>,
-    listener: Option<mpsc::Sender<Bytes>>,
-    backlog: VecDeque<Bytes>,
+    pub(super) listeners: HashMap<Party, Reader>,
+    backlog: VecDeque<Message>,
+    /// Who wants to be told of a resource, where many share the child.
+    pub(super) watched: HashMap<String, HashSet<Party>>,
+    /// The last id that was given out, where many share the child.
+    pub(super) numbers: Option<u64>,
     /// How the child ended, once it has.
     ended: Option<String>,
 }
 
+/// Where messages go, and why none come any more.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    messages: mpsc::Sender<Message>,
+    fate: Arc<OnceLock<Fate>>,
+    /// Bytes that wait to be taken.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The other end of a [`Reader`].
+#[derive(Debug)]
+pub(super) struct Inlet {
+    messages: mpsc::Receiver<Message>,
+    fate: Arc<OnceLock<Fate>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A reader with room for so many messages, and its other end.
+pub(super) fn reader(room: usize) -> (Reader, Inlet) {
+    let (sender, receiver) = mpsc::channel(room);
+    let (fate, waiting) = (Arc::<OnceLock<Fate>>::default(), Arc::<AtomicUsize>::default());
+    let inlet =
+        Inlet { messages: receiver, fate: Arc::clone(&fate), waiting: Arc::clone(&waiting) };
+    (Reader { messages: sender, fate, waiting }, inlet)
+}
+
+impl Reader {
+    /// Hands over a message, or gives it back where there is no room. To a reader that has left
+    /// it is handed over as well.
+    pub(super) fn offer(&self, message: Message) -> Result<(), Message> {
+        let bytes = message.raw().len();
+        // Counted before it can be taken.
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        match self.messages.try_send(message) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(message)) => {
+                self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                Err(message)
+            }
+        }
+    }
+
+    /// Waits until there may be room, or the reader has left.
+    pub(super) async fn room(&self) {
+        let _room_or_gone = self.messages.reserve().await.is_ok();
+    }
+
+    /// How many bytes wait to be taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Says why nothing comes any more. The first reason stands.
+    pub(super) fn cut(&self, why: Fate) {
+        let _set_once = self.fate.set(why);
+    }
+}
+
+impl Inlet {
+    /// The next message; `None` when nothing comes any more.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        let message = self.messages.recv().await?;
+        self.waiting.fetch_sub(message.raw().len(), Ordering::Relaxed);
+        Some(message)
+    }
+
+    /// Why nothing comes any more, where we decided that.
+    pub(super) fn fate(&self) -> Option<Fate> {
+        self.fate.get().copied()
+    }
+}
+
+/// Why a reader was cut off by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It did not take what came for it, and others waited.
+    TooSlow,
+    /// Its protocol session was ended.
+    SessionOver,
+}
+
+/// Who a message is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Recipient {
+    /// The request that the child knows by this id.
+    Request(Id),
+    /// A listener.
+    Listener(Party),
+}
+
+/// What becomes of a message of the child.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    /// These read it, each in the form that is for them.
+    To(Vec<(Recipient, Reader, Message)>),
+    /// Nobody reads it, for a reason in a word.
+    Nobody(&'static str),
+    /// It is answered in the gateway's own name, since nobody is there who could.
+    Answer(Bytes, Option<&'static str>),
+    /// It waits for a listener.
+    Kept,
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) reader: Reader,
+    pub(super) party: Party,
+    /// The id that the client gave it.
+    pub(super) asked_as: Id,
+    /// The JSON text of the token that its progress names, as the client gave it.
+    pub(super) progress: Option<String>,
+    /// Whether it is a modern subscription, which takes what names it and nothing else.
+    subscribes: bool,
+}
+
 impl Desk {
+    /// A desk for a child that many share.
+    pub(super) fn shared() -> Self {
+        Self { numbers: Some(0), ..Self::default() }
+    }
+
+    /// Whether many share the child.
+    pub(super) fn is_shared(&self) -> bool {
+        self.numbers.is_some()
+    }
+
     /// Whether a request with this id is in flight.
     pub(super) fn has_pending(&self, id: &Id) -> bool {
         self.pending.contains_key(id)
     }
 
-    /// Notes that a request is in flight, and who reads what it brings.
+    /// Notes that a request is in flight, and who reads what it brings. Gives the request as the
+    /// child is to read it.
     pub(super) fn ask(
         &mut self,
-        id: Id,
+        party: &Party,
         message: &Message,
-        reader: mpsc::Sender<Bytes>,
-    ) -> Result<(), UpstreamError> {
+        reader: Reader,
+    ) -> Result<Message, UpstreamError> {
         self.check_running()?;
+        let Some(asked_as) = message.id().cloned() else {
+            return Err(UpstreamError::BrokeOff { why: "a request without id".to_owned() });
+        };
+        let names = Names::of(message);
+        let pending = Pending {
+            reader,
+            party: Arc::clone(party),
+            asked_as: asked_as.clone(),
+            progress: names.wants_progress.map(str::to_owned),
+            subscribes: message.method() == Some("subscriptions/listen"),
+        };
+        let (id, told) = if self.is_shared() {
+            self.numbered(&pending, message)?
+        } else {
+            (asked_as, message.clone())
+        };
         if self.pending.contains_key(&id) {
             return Err(UpstreamError::IdInUse);
         }
-        let progress = Marks::of(message).meta.and_then(|meta| meta.progress);
-        let pending = Pending {
-            reader,
-            progress: progress.map(|token| token.get().to_owned()),
-            subscribes: message.method() == Some("subscriptions/listen"),
-        };
         self.pending.insert(id.clone(), pending);
         self.order.push_back(id);
-        Ok(())
+        Ok(told)
     }
 
     /// Forgets a request that nobody waits for.
-    pub(super) fn forget(&mut self, id: &Id) {
-        self.pending.remove(id);
+    pub(super) fn forget(&mut self, id: &Id) -> Option<Pending> {
         self.order.retain(|other| other != id);
+        self.pending.remove(id)
     }
 
-    /// Takes the place of the reader for messages that answer nothing. The one before it ends.
-    pub(super) fn listen(&mut self) -> Result<mpsc::Receiver<Bytes>, UpstreamError> {
+    /// Takes the place of a party's reader for messages that answer nothing. The one before it
+    /// ends.
+    pub(super) fn listen(&mut self, party: &Party) -> Result<Inlet, UpstreamError> {
         self.check_running()?;
-        let (sender, messages) = mpsc::channel(BACKLOG);
+        let (reader, inlet) = reader(BACKLOG);
         for message in std::mem::take(&mut self.backlog) {
-            // The channel is new and as long as the backlog.
-            let _fits = sender.try_send(message);
+            // It is new and has room for the whole backlog.
+            let _fits = reader.offer(message);
         }
-        self.listener = Some(sender);
-        Ok(messages)
+        self.listeners.insert(Arc::clone(party), reader);
+        Ok(inlet)
     }
 
-    /// Keeps a message for the next listener.
-    pub(super) fn keep(&mut self, message: Bytes) {
-        if self.backlog.len() == BACKLOG {
-            self.backlog.pop_front();
+    /// Cuts off a reader that takes nothing while others wait.
+    pub(super) fn cut_off(&mut self, slow: &Recipient) {
+        let reader = match slow {
+            Recipient::Request(id) => self.forget(id).map(|pending| pending.reader),
+            Recipient::Listener(party) => self.listeners.remove(party),
+        };
+        if let Some(reader) = reader {
+            reader.cut(Fate::TooSlow);
         }
-        self.backlog.push_back(message);
     }
 
-    fn check_running(&self) -> Result<(), UpstreamError> {
-        if self.ended.is_some() { Err(self.end_error()) } else { Ok(()) }
+    /// Whether anybody but this one waits for the child.
+    pub(super) fn others_wait(&self, than: &Recipient) -> bool {
+        match than {
+            Recipient::Request(id) => self.pending.keys().any(|other| other != id),
+            Recipient::Listener(_) => !self.pending.is_empty(),
+        }
+    }
+
+    pub(super) fn check_running(&self) -> Result<(), UpstreamError> {
+        if self.is_closed() { Err(self.end_error()) } else { Ok(()) }
+    }
+
+    /// Whether the child has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.ended.is_some()
     }
 
     pub(super) fn end_error(&self) -> UpstreamError {
@@ -99,76 +263,67 @@ impl Desk {
         self.ended = Some(how);
         self.pending.clear();
         self.order.clear();
-        self.listener = None;
+        self.listeners.clear();
     }
 
-    /// Where a message of the child goes. A response ends its request's entry.
-    pub(super) fn reader_of(&mut self, message: &Message) -> Reader {
+    /// What becomes of a message of the child. A response ends its request's entry.
+    pub(super) fn deliver(&mut self, message: Message) -> Delivery {
+        if self.is_shared() { self.deliver_shared(message) } else { self.deliver_own(message) }
+    }
+
+    fn deliver_own(&mut self, message: Message) -> Delivery {
         if let Kind::Response { id: Some(id), .. } = message.kind() {
-            self.order.retain(|other| other != id);
-            return self.pending.remove(id).map_or(Reader::Gone, |asked| Reader::Is(asked.reader));
+            let id = id.clone();
+            return match self.forget(&id) {
+                Some(asked) => one(Recipient::Request(id), asked.reader, message),
+                None => Delivery::Nobody(NOT_IN_FLIGHT),
+            };
         }
-        let marks = Marks::of(message);
-        if let Some(named) = marks.meta.and_then(|meta| meta.subscription) {
+        let names = Names::of(&message);
+        let found = if let Some(named) = names.subscription {
+            match self.pending.keys().find(|id| id.as_json() == named) {
+                Some(id) => Some(id),
+                None => return Delivery::Nobody(NOT_IN_FLIGHT),
+            }
+        } else {
+            let wanted = names.progress;
             let mut pending = self.pending.iter();
-            let found = pending.find(|(id, _)| id.as_json() == named.get());
-            return found.map_or(Reader::Gone, |(_, asked)| Reader::Is(asked.reader.clone()));
-        }
-        let wanted = marks.progress.map(RawValue::get);
-        let mut pending = self.pending.values();
-        let by_progress =
-            pending.find(|asked| wanted.is_some() && asked.progress.as_deref() == wanted);
-        let newest = || {
-            let newest_first = self.order.iter().rev().filter_map(|id| self.pending.get(id));
-            newest_first.into_iter().find(|asked| !asked.subscribes)
+            let by_progress =
+                pending.find(|(_, asked)| wanted.is_some() && asked.progress.as_deref() == wanted);
+            let newest = || {
+                let mut newest_first = self.order.iter().rev();
+                newest_first.find(|id| self.pending.get(*id).is_some_and(|asked| !asked.subscribes))
+            };
+            by_progress.map(|(id, _)| id).or_else(newest)
         };
-        let reader = by_progress.or_else(newest).map(|asked| &asked.reader);
-        reader.or(self.listener.as_ref()).cloned().map_or(Reader::Awaited, Reader::Is)
+        if let Some((id, asked)) = found.and_then(|id| self.pending.get_key_value(id)) {
+            return one(Recipient::Request(id.clone()), asked.reader.clone(), message);
+        }
+        match self.listeners.iter().next() {
+            Some((party, reader)) => {
+                one(Recipient::Listener(Arc::clone(party)), reader.clone(), message)
+            }
+            None => {
+                self.keep(message);
+                Delivery::Kept
+            }
+        }
+    }
+
+    /// Keeps a message for the next listener.
+    pub(super) fn keep(&mut self, message: Message) {
+        if self.backlog.len() == BACKLOG {
+            self.backlog.pop_front();
+        }
+        self.backlog.push_back(message);
     }
 }
 
-/// Who reads a message.
-pub(super) enum Reader {
-    Is(mpsc::Sender<Bytes>),
-    /// Nobody any more: what it answers or belongs to has ended.
-    Gone,
-    /// Nobody yet.
-    Awaited,
-}
+/// What a message belongs to has ended.
+pub(super) const NOT_IN_FLIGHT: &str = "not_in_flight";
 
-/// A request in flight.
-#[derive(Debug)]
-struct Pending {
-    reader: mpsc::Sender<Bytes>,
-    /// The JSON text of the token that its progress names.
-    progress: Option<String>,
-    /// Whether it is a modern subscription, which takes what names it and nothing else.
-    subscribes: bool,
-}
-
-/// What a message says of the request that it belongs to, or how messages will name it.
-#[derive(Default, Deserialize)]
-struct Marks<'a> {
-    #[serde(borrow, default, rename = "_meta")]
-    meta: Option<MetaMarks<'a>>,
-    #[serde(borrow, default, rename = "progressToken")]
-    progress: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct MetaMarks<'a> {
-    #[serde(borrow, default, rename = "io.modelcontextprotocol/subscriptionId")]
-    subscription: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "progressToken")]
-    progress: Option<&'a RawValue>,
-}
-
-impl<'a> Marks<'a> {
-    fn of(message: &'a Message) -> Self {
-        // A struct would take an array by position.
-        let params = message.params().filter(|params| params.starts_with('{'));
-        params.and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default()
-    }
+pub(super) fn one(to: Recipient, reader: Reader, message: Message) -> Delivery {
+    Delivery::To(vec![(to, reader, message)])
 }
 
 /// A poisoned desk is still a desk: its parts are consistent after every statement.
@@ -177,36 +332,44 @@ pub(super) fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
     use crate::mcp::{Limits, Origin};
 
-    fn message(value: Value, origin: Origin) -> Message {
+    pub(in crate::upstream) fn message(value: Value, origin: Origin) -> Message {
         let mut value = value;
         value["jsonrpc"] = json!("2.0");
         Message::decode(Bytes::from(value.to_string()), origin, &Limits::default()).unwrap()
     }
 
-    fn ask(desk: &mut Desk, id: i64, method: &str, meta: Value) -> mpsc::Receiver<Bytes> {
-        let (reader, messages) = mpsc::channel(8);
+    pub(in crate::upstream) fn now(inlet: &mut Inlet) -> Option<Message> {
+        inlet.messages.try_recv().ok()
+    }
+
+    fn ask(desk: &mut Desk, id: i64, method: &str, meta: Value) -> Inlet {
+        let (reader, messages) = reader(8);
         let params = json!({"_meta": meta});
         let value = json!({"id": id, "method": method, "params": params});
-        let message = message(value, Origin::Client);
-        desk.ask(message.id().unwrap().clone(), &message, reader).unwrap();
+        desk.ask(&"p".into(), &message(value, Origin::Client), reader).unwrap();
         messages
     }
 
     /// Which of the readers gets a message.
-    fn goes(desk: &mut Desk, value: Value, to: &mut [&mut mpsc::Receiver<Bytes>]) -> Option<usize> {
-        let message = message(value, Origin::Server);
-        match desk.reader_of(&message) {
-            Reader::Is(sender) => sender.try_send(message.raw().clone()).unwrap(),
-            Reader::Gone => return None,
-            Reader::Awaited => return Some(usize::MAX),
+    fn goes(desk: &mut Desk, value: Value, to: &mut [&mut Inlet]) -> Option<usize> {
+        match desk.deliver(message(value, Origin::Server)) {
+            Delivery::To(all) => {
+                assert_eq!(all.len(), 1);
+                for (_, reader, message) in all {
+                    reader.offer(message).unwrap();
+                }
+            }
+            Delivery::Nobody(_) => return None,
+            Delivery::Kept => return Some(usize::MAX),
+            Delivery::Answer(..) => panic!("answered"),
         }
-        to.iter_mut().position(|reader| reader.try_recv().is_ok())
+        to.iter_mut().position(|reader| now(reader).is_some())
     }
 
     fn told(subscription: Value) -> Value {
@@ -243,14 +406,24 @@ mod tests {
     fn what_waited_comes_first_and_the_oldest_goes() {
         let mut desk = Desk::default();
         for number in 0..=BACKLOG {
-            desk.keep(Bytes::from(number.to_string()));
+            desk.keep(message(progress(json!(number)), Origin::Server));
         }
-        let mut listener = desk.listen().unwrap();
-        assert_eq!(listener.try_recv().unwrap(), "1");
+        let mut listener = desk.listen(&"p".into()).unwrap();
+        let first = now(&mut listener).unwrap();
+        assert_eq!(Names::of(&first).progress, Some("1"));
         let to = &mut [&mut listener];
-        while to[0].try_recv().is_ok() {}
+        while now(to[0]).is_some() {}
         assert_eq!(goes(&mut desk, progress(json!(1)), to), Some(0));
         desk.close("gone".to_owned());
-        assert!(desk.listen().is_err());
+        assert!(desk.listen(&"p".into()).is_err());
+    }
+
+    #[test]
+    fn an_id_is_in_flight_once() {
+        let mut desk = Desk::default();
+        let _inlet = ask(&mut desk, 1, "ping", json!({}));
+        let again = message(json!({"id": 1, "method": "ping"}), Origin::Client);
+        let refused = desk.ask(&"p".into(), &again, reader(1).0).unwrap_err();
+        assert!(matches!(refused, UpstreamError::IdInUse), "{refused}");
     }
 }

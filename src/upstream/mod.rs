@@ -3,12 +3,27 @@
 //! An upstream takes a [`Durable`]`<`[`Permit`]`>` and nothing else, so nothing is sent that
 //! policy did not allow or that is not yet on record. What comes back is raw: it exists only
 //! between here and the masking in `gateway`, and is never logged.
+//!
+//! Of children: [`launch`] and [`sandbox`] start one, [`child`] speaks with it, [`desk`] and
+//! [`shared`] know whose its messages are, [`own`] and [`common`] keep them, [`nursery`],
+//! [`seats`] and [`backoff`] bound them, [`witness`] and [`stderr`] put on record what they do.
 
+pub mod backoff;
 mod child;
+mod common;
 pub mod credential;
 mod desk;
 pub mod http;
+pub mod launch;
+mod nursery;
+mod own;
+mod rewrite;
+pub mod sandbox;
+mod seats;
+mod shared;
+mod stderr;
 pub mod stdio;
+pub mod witness;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,6 +33,7 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 
 use crate::audit::Durable;
+use crate::mcp::Message;
 use crate::mcp::sse::Event;
 use crate::policy::Permit;
 use crate::types::SessionId;
@@ -138,6 +154,9 @@ pub enum Body {
     Empty,
     /// One JSON-RPC message, raw and unmasked.
     Message(Bytes),
+    /// One JSON-RPC message, raw and unmasked, that was decoded within the same bounds to find out
+    /// whose it is.
+    Decoded(Box<Message>),
     /// An event stream.
     Stream(Events),
 }
@@ -145,8 +164,17 @@ pub enum Body {
 /// A stream of events, raw and unmasked. Dropping it drops the connection to the upstream.
 #[derive(Debug)]
 pub struct Events {
-    ahead: VecDeque<Event>,
+    ahead: VecDeque<Incoming>,
     source: EventSource,
+}
+
+/// One step of a stream.
+#[derive(Debug)]
+pub enum Incoming {
+    /// An event as it came over HTTP.
+    Event(Event),
+    /// A message of a child, decoded within the bounds that hold for all.
+    Message(Message),
 }
 
 #[derive(Debug)]
@@ -160,13 +188,13 @@ impl Events {
     ///
     /// # Errors
     /// [`UpstreamError`] when the stream breaks; nothing follows then.
-    pub async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
+    pub async fn next(&mut self) -> Option<Result<Incoming, UpstreamError>> {
         if let Some(event) = self.ahead.pop_front() {
             return Some(Ok(event));
         }
         match &mut self.source {
-            EventSource::Http(stream) => stream.next().await,
-            EventSource::Child(inbox) => inbox.next_event().await,
+            EventSource::Http(stream) => Some(stream.next().await?.map(Incoming::Event)),
+            EventSource::Child(inbox) => Some(inbox.next().await?.map(Incoming::Message)),
         }
     }
 }
@@ -236,6 +264,35 @@ pub enum UpstreamError {
         /// The bound.
         limit: usize,
     },
+    /// As many children run for this subject as one may have; nothing was sent.
+    #[error("all {limit} processes that one user may have of this MCP server are in use")]
+    TooManyOfYours {
+        /// The bound.
+        limit: usize,
+    },
+    /// Children keep dying, and the next is not started yet; nothing was sent.
+    #[error(
+        "the MCP server ended early {deaths} times in a row; it is started again in {} s",
+        seconds(.retry_after)
+    )]
+    BackingOff {
+        /// How many died early, one after the other.
+        deaths: u32,
+        /// How long from now.
+        retry_after: Duration,
+    },
+    /// The answer was not read while others waited for the same child; its request was cancelled.
+    #[error("what the MCP server sent was not read fast enough; the call was given up")]
+    TooSlow,
+    /// A second client of a shared child says something else of itself than the first.
+    #[error(
+        "the MCP server works for all users in one process, and has greeted a client with another \
+         protocol version or other capabilities"
+    )]
+    HandshakeDiffers,
+    /// An answer to a request that was not made of this client.
+    #[error("this MCP server asks its clients nothing that could be answered")]
+    NotAsked,
     /// The transport has no such act, as a stdio server without legacy session has no GET stream.
     #[error("this MCP server offers no such stream")]
     NotOffered,
@@ -256,6 +313,27 @@ impl UpstreamError {
             Self::IdInUse => "id_in_use",
             Self::TooManyChildren { .. } => "upstream_busy",
             Self::NotOffered => "not_offered",
+            Self::TooManyOfYours { .. } => "subject_busy",
+            Self::BackingOff { .. } => "upstream_restarting",
+            Self::TooSlow => "reader_too_slow",
+            Self::HandshakeDiffers => "handshake_differs",
+            Self::NotAsked => "not_asked",
+        }
+    }
+
+    /// In how many seconds trying again may help, where that is known.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::BackingOff { retry_after, .. } => Some(seconds(retry_after)),
+            _ => None,
         }
     }
 }
+
+/// Whole seconds, rounded up.
+fn seconds(span: &Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod testing;

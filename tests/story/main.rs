@@ -18,6 +18,7 @@
 mod approve;
 mod audit;
 mod baseline;
+mod children;
 mod clients;
 mod conformance;
 mod crash;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         ("keyring", keyring::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
+        ("children", children::STORIES),
         ("clients", clients::STORIES),
         ("conformance", conformance::STORIES),
         ("approve", approve::STORIES),

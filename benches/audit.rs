@@ -34,7 +34,7 @@ fn append(bencher: Bencher, callers: usize) {
                     tokio::spawn(async move {
                         for _ in 0..EACH {
                             let record = Record::PolicyLoaded { hash: "0".repeat(64) };
-                            let entry = Entry { record, body: Some(vec![b'x'; BODY]) };
+                            let entry = Entry { record, body: Some(vec![b'x'; BODY].into()) };
                             recorder.append(entry).await.expect("a durable entry");
                         }
                     })

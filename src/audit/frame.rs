@@ -15,6 +15,7 @@
 //! hashed or signed, and an index can be rebuilt without reading bodies.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
 
 use super::leaf::{Commitment, MAX_LEAF, Salt};
 use super::note::MAX_NOTE;
@@ -42,7 +43,7 @@ pub(super) const SALT: u64 = 32;
 /// An entry, encoded and ready for a frame.
 pub(super) struct Prepared {
     pub(super) leaf: Vec<u8>,
-    pub(super) body: Option<(Salt, Vec<u8>)>,
+    pub(super) body: Option<(Salt, Bytes)>,
 }
 
 impl Prepared {
@@ -306,7 +307,7 @@ mod tests {
                 .iter()
                 .map(|(leaf, body)| Prepared {
                     leaf: leaf.clone(),
-                    body: body.clone().map(|body| ([9; 32], body)),
+                    body: body.clone().map(|body| ([9; 32], body.into())),
                 })
                 .collect();
             let frame = encode_frame(first, &prepared, "note");

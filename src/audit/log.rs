@@ -14,7 +14,7 @@ use super::note::SignedCheckpoint;
 use super::publish::{CHECKPOINT, Publisher, TEMPORARY, has_full_tiles, missing};
 use super::recorder::RecordError;
 use super::scan::{Scan, Tiles};
-use super::segment::{JOURNAL, list_segments, segment_path};
+use super::segment::{JOURNAL, SPARE, list_segments, segment_path};
 use super::tile::{Edge, TILE_WIDTH};
 use super::tree::leaf_hash;
 
@@ -72,6 +72,8 @@ pub(super) struct Log<D: Disk> {
     file: File,
     first: u64,
     length: u64,
+    /// How long its file is: behind the frames there may be spare room, all zeros.
+    ready: u64,
     /// A segment that is longer than this is followed by another.
     segment_limit: u64,
     edge: Edge,
@@ -140,6 +142,7 @@ impl<D: Disk> Log<D> {
         let first = segments.last().copied().unwrap_or(0);
         let file = repair(&root.join(segment_path(first)), &disk, end, tail, last_frame)
             .map_err(io("repair"))?;
+        let ready = file.metadata().map_err(io("read"))?.len();
 
         for (tile, bytes) in newest.into_iter().chain(edge.partials()) {
             let wrote = publisher.restore(&disk, tile, &bytes).map_err(io("restore"))?;
@@ -159,6 +162,7 @@ impl<D: Disk> Log<D> {
             file,
             first,
             length: end,
+            ready,
             segment_limit,
             edge,
             checkpoint,
@@ -265,6 +269,7 @@ impl<D: Disk> Log<D> {
         if !due || self.publish().is_err() {
             return;
         }
+        self.tidy();
         // Opening trusts what lies before the last segment, so it becomes durable first.
         if let Err(error) = self.publisher.sync(&self.disk) {
             self.poison(format!("tiles could not be made durable: {error}"));
@@ -276,6 +281,7 @@ impl<D: Disk> Log<D> {
                 self.file = file;
                 self.first = size;
                 self.length = length;
+                self.ready = length;
             }
             // Without its name, the new segment does not exist.
             Err((Named::No, error)) => {
@@ -289,8 +295,20 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Gives back the spare room, which whoever copies the log need not carry. Where that fails
+    /// the zeros stay, and readers know them.
+    pub(super) fn tidy(&mut self) {
+        if self.ready > self.length
+            && self.poisoned.is_none()
+            && self.disk.truncate(Place::Segment, &self.file, self.length).is_ok()
+        {
+            self.ready = self.length;
+        }
+    }
+
     fn append(&mut self, frame: &[u8]) -> Result<(), RecordError> {
         if let Err(error) = self.disk.write(Place::Journal, &self.file, self.length, frame) {
+            self.ready = self.length;
             if let Err(again) = self.disk.truncate(Place::Journal, &self.file, self.length) {
                 let why = format!("a write failed ({error}) and could not be taken back ({again})");
                 return Err(self.poison(why));
@@ -300,12 +318,18 @@ impl<D: Disk> Log<D> {
             }
             return Err(self.poison(format!("a write failed: {error}")));
         }
+        let end = self.length + frame.len() as u64;
+        if end > self.ready {
+            // Without it later syncs take longer, and no more; part of it does no harm.
+            let spare = self.disk.write(Place::Segment, &self.file, end, &[0; SPARE as usize]);
+            self.ready = if spare.is_ok() { end + SPARE } else { end };
+        }
         // After a failed sync nobody knows what is on the disk, and a second one may claim success
         // for pages that were dropped. Only reopening, which writes the frame again, finds out.
         if let Err(error) = self.disk.sync(Place::Journal, &self.file) {
             return Err(self.poison(format!("a write could not be made durable: {error}")));
         }
-        self.length += frame.len() as u64;
+        self.length = end;
         Ok(())
     }
 

@@ -17,7 +17,8 @@
 //! checkpoint  tile/        C2SP tlog-tiles: what is published
 //! journal/<first index>    the write-ahead journal, and the bodies: what is true
 //! ```
-//! A group commit is one frame in the journal: one write, one sync. Tiles and the checkpoint file
+//! A group commit is one frame in the journal: one write, one sync. Behind the last frame there may
+//! be spare room, at most 256 KiB of zeros, so that most syncs change no file's length. Tiles and the checkpoint file
 //! follow within a fraction of a second and can always be made again from the journal, so nobody
 //! waits for them.
 //!

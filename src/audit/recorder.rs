@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::disk::{Disk, RealDisk};
@@ -26,7 +27,7 @@ pub struct Entry {
     /// The fact, which stays for ever.
     pub record: Record,
     /// What goes with it, masked already. Kept beside the tree, so that it can be erased.
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Bytes>,
 }
 
 impl From<Record> for Entry {
@@ -52,7 +53,7 @@ pub trait Evidence {
 /// struct Answer(String);
 /// impl Evidence for Answer {
 ///     fn entry(&self) -> Entry {
-///         Entry { record: Record::Stopped, body: Some(self.0.clone().into_bytes()) }
+///         Entry { record: Record::Stopped, body: Some(self.0.clone().into()) }
 ///     }
 /// }
 /// fn respond(answer: Durable<Answer>) -> String {
@@ -233,7 +234,7 @@ impl Recorder {
     /// # Errors
     /// [`RecordError`].
     pub async fn append(&self, entry: Entry) -> Result<u64, RecordError> {
-        let length = entry.body.as_ref().map_or(0, Vec::len);
+        let length = entry.body.as_ref().map_or(0, Bytes::len);
         if length > MAX_BODY {
             return Err(RecordError::BodyTooLong { found: length });
         }

@@ -13,6 +13,10 @@ use super::tree::Hash;
 /// The folder of the journal under the log's root.
 pub(super) const JOURNAL: &str = "journal";
 
+/// The most room that is made ready behind the last frame: zeros, which later frames overwrite.
+/// A sync of bytes within the file's length need not wait for the file system to note a new one.
+pub(super) const SPARE: u64 = 256 * 1024;
+
 /// Why the next frame cannot be had.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -104,15 +108,26 @@ impl Segment {
         Ok(self.file.metadata()?.len())
     }
 
-    /// The next frame's header, without going past it; `None` at the end of the file.
+    /// The next frame's header, without going past it; `None` at the end of the frames, which is
+    /// the file's end or the zeros of its spare room.
     pub(super) fn peek(&mut self) -> Result<Option<FrameHeader>, Fault> {
         let length = self.length()?;
-        if length == self.at {
+        let rest = length.saturating_sub(self.at);
+        if rest == 0 {
             return Ok(None);
         }
         let mut header = [0; FRAME_HEADER];
+        let there = header.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+        let begun = header.get_mut(..there).ok_or(Fault::Short)?;
         self.file.seek(SeekFrom::Start(self.at))?;
-        self.file.read_exact(&mut header)?;
+        self.file.read_exact(begun)?;
+        if header == [0; FRAME_HEADER] && rest <= SPARE {
+            let zeros = self.read(self.at, rest)?.iter().all(|byte| *byte == 0);
+            return if zeros { Ok(None) } else { Err(Fault::Bad("has bytes behind a gap")) };
+        }
+        if there < FRAME_HEADER {
+            return Err(Fault::Short);
+        }
         let header =
             FrameHeader::decode(&header).ok_or(Fault::Bad("has a malformed frame header"))?;
         if length.saturating_sub(self.at) < header.total() {
@@ -154,7 +169,7 @@ impl Segment {
 
     /// Bytes from anywhere in the segment.
     pub(super) fn read(&mut self, at: u64, length: u64) -> Result<Vec<u8>, Fault> {
-        if length > MAX_FRAME {
+        if length > MAX_FRAME + SPARE {
             return Err(Fault::Bad("has nothing that long"));
         }
         let mut bytes = vec![0; length as usize];
@@ -167,10 +182,14 @@ impl Segment {
     /// in a crash. Only the last frame can be such: so nothing whole may come after it.
     pub(super) fn tail_is_torn(&mut self, next_index: u64) -> Result<bool, Fault> {
         let length = self.length()?.saturating_sub(self.at);
-        if length > MAX_FRAME {
+        if length > MAX_FRAME + SPARE {
             return Ok(false);
         }
-        let tail = self.read(self.at, length)?;
+        let mut tail = self.read(self.at, length)?;
+        // Spare room may follow it.
+        let end = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        tail.truncate(end);
+        let length = end as u64;
         let header = |bytes: &[u8]| bytes.first_chunk().and_then(FrameHeader::decode);
         if header(&tail).is_some_and(|header| header.total() < length) {
             return Ok(false);

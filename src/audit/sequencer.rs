@@ -60,6 +60,7 @@ impl<D: Disk> Sequencer<D> {
                 }
                 Next::Message(Message::Shutdown(waiter)) => {
                     let result = self.publish();
+                    self.log.tidy();
                     // The log is let go before the answer, so that whoever waits for it can open
                     // the log again at once; and so is the queue, so that whoever stands in it
                     // gets an error and does not wait for ever.

@@ -10,6 +10,7 @@
 //! | [`grant`] | identity token and key for a grant token, renewed in time |
 //! | [`channel`] | one authorised way to a connection, or to the API |
 //! | [`local`], [`relay`] | the local port, and what arrives there carried to the gateway |
+//! | [`ending`] | an answer's stream that ends without the answer |
 //! | [`stdio`] | the same on stdin and stdout |
 //! | [`exec`] | a child process that is given the local port |
 //! | [`client`] | the entries in MCP clients' own files that start `mcpx connect` |
@@ -20,6 +21,7 @@ pub mod channel;
 pub mod client;
 pub mod credentials;
 pub mod device;
+mod ending;
 pub mod exec;
 pub mod grant;
 pub mod home;

@@ -26,6 +26,12 @@ impl Problem {
         Self { code: code.into(), message: message.into(), hint: None, status }
     }
 
+    /// A request was sent and has no answer; `message` says how that came.
+    pub(super) fn outcome_unknown(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "outcome_unknown", message)
+            .hint("run `mcpx sessions` to see whether the call was made")
+    }
+
     /// Adds what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -71,6 +77,13 @@ impl Problem {
         json_rpc_error(id, number(&self.code), &message, &self.code, self.hint.as_deref())
     }
 }
+
+/// A stream that should have brought an answer came to its end without one.
+pub(super) const STREAM_ENDED: &str =
+    "the server's stream ended before its answer; the call may have been made";
+/// The way to the gateway broke before an answer.
+pub(super) const STREAM_BROKE: &str =
+    "the connection to the gateway broke before the answer; the call may have been made";
 
 /// The JSON-RPC error code for one of our words, in the gateway's numbers for the same kinds of
 /// trouble. All lie outside the ranges that JSON-RPC and MCP reserve.

@@ -2,7 +2,8 @@
 //! events as they come.
 //!
 //! Copies MCP's headers and nothing of a login. A client that goes away takes its stream at the
-//! gateway with it, because both live in the same future.
+//! gateway with it, because both live in the same future. A stream that ends without the answer it
+//! was opened for, gets an error in its place ([`super::ending`]).
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 
 use super::channel::Channel;
+use super::ending::Asked;
 use super::local::{Gate, Refusal};
 use super::problem::Problem;
 use crate::mcp::{Id, Kind, Limits, Message, Origin, headers};
@@ -46,7 +48,10 @@ async fn handle(State(relay): State<Arc<Relay>>, request: Request) -> Response {
     };
     let copied = copy_request_headers(&parts.headers);
     match relay.channel.send(parts.method, copied, body.clone()).await {
-        Ok(response) => pass_on(response),
+        Ok(response) => pass_on(response, || {
+            let message = Message::decode(body, Origin::Client, &relay.limits).ok()?;
+            Asked::of(&message)
+        }),
         Err(error) => {
             tracing::warn!(%error, "cannot reach the gateway");
             answer(&error.problem(), request_id(&body, &relay.limits).as_ref())
@@ -73,15 +78,21 @@ fn copy_request_headers(from: &HeaderMap) -> HeaderMap {
     to
 }
 
-/// The gateway's answer for the local client. 401 becomes 403: it would send clients looking for
+/// The gateway's answer for the local client; `asked` tells which request it answers, if any. 401 becomes 403: it would send clients looking for
 /// an OAuth login on this port, where there is none.
-fn pass_on(mut from: reqwest::Response) -> Response {
+fn pass_on(mut from: reqwest::Response, asked: impl FnOnce() -> Option<Asked>) -> Response {
     let status = match from.status() {
         StatusCode::UNAUTHORIZED => StatusCode::FORBIDDEN,
         status => status,
     };
     let all = std::mem::take(from.headers_mut());
-    let mut to = Response::new(Body::from_stream(from.bytes_stream()));
+    let kind = all.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let is_stream = kind.starts_with(headers::EVENT_STREAM.as_bytes());
+    let body = match is_stream.then(asked).flatten() {
+        Some(asked) => Body::from_stream(asked.answered(from.bytes_stream())),
+        None => Body::from_stream(from.bytes_stream()),
+    };
+    let mut to = Response::new(body);
     *to.status_mut() = status;
     for (name, value) in &all {
         if headers::is_forwarded_response(name.as_str()) {

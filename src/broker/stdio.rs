@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, Method};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt as _};
@@ -32,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::lines::Line;
-use self::mirror::Mirrored;
+use self::mirror::Tools;
 use super::channel::Channel;
 use super::problem::{self, Problem};
 use crate::mcp::{DecodeError, Id, Kind, Limits, Message, Origin, headers};
@@ -73,9 +74,11 @@ where
     let warm_up = tokio::spawn(async move { drop(warm_up.channel.grant().await) });
     let in_order = tokio::spawn(deliver_in_order(Arc::clone(&bridge), queue));
 
+    // Whoever tells it to stop while it finishes has no more patience.
+    let mut stop = std::pin::pin!(stop.fuse());
     let read = tokio::select! {
         read = read_all(&bridge, &mut session, input) => read,
-        () = stop => Ok(()),
+        () = &mut stop => Ok(()),
         () = closed.closed() => Ok(()),
     };
 
@@ -90,8 +93,13 @@ where
                 tracing::warn!("a notification was lost");
             }
         };
-        if tokio::time::timeout(FINISH, finish).await.is_err() {
-            tracing::warn!("ending with requests still under way");
+        tokio::select! {
+            finished = tokio::time::timeout(FINISH, finish) => {
+                if finished.is_err() {
+                    tracing::warn!("ending with requests still under way");
+                }
+            }
+            () = &mut stop => {}
         }
     }
     tasks.shutdown().await;
@@ -142,8 +150,8 @@ struct Bridge {
     limits: Limits,
     out: mpsc::Sender<Bytes>,
     legacy: RwLock<Legacy>,
-    /// Per tool, the arguments that modern requests repeat as headers; from the last list seen.
-    tools: RwLock<HashMap<String, Vec<Mirrored>>>,
+    /// Per tool, the arguments that modern requests repeat as headers; from the lists seen.
+    tools: RwLock<Tools>,
     /// Requests under way, by the client's id: what a cancellation ends.
     running: Mutex<HashMap<Id, (u64, AbortHandle)>>,
     /// Whether a legacy `initialize` is under way; everything else must wait for its session.
@@ -243,6 +251,10 @@ async fn deliver_in_order(bridge: Arc<Bridge>, mut queue: mpsc::UnboundedReceive
         if !is_answer {
             // An answer may be what the handshake waits for.
             bridge.wait_for_handshake().await;
+        }
+        if message.method() == Some("notifications/cancelled") {
+            // Nobody waits for its answer any more, and no server owes one.
+            bridge.cancel(&message);
         }
         match tokio::time::timeout(DELIVERY, bridge.deliver(&message)).await {
             Ok(Ok(())) => {

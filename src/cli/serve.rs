@@ -33,6 +33,7 @@ use crate::store::Store;
 use crate::types::{Clock, ConnectionName, GrantId};
 use crate::upstream::http::HttpUpstream;
 use crate::upstream::launch::{self, Launch};
+use crate::upstream::sse::SseUpstream;
 use crate::upstream::stdio::{Keeping, Share, StdioUpstream};
 use crate::upstream::witness::Witness;
 use crate::upstream::{Bounds, Upstream};
@@ -478,6 +479,11 @@ fn upstreams(
         let upstream = match connection.reach {
             Reach::Http { url, credential } => {
                 Upstream::Http(HttpUpstream::new(url, credential, client.clone(), bounds))
+            }
+            Reach::Sse { url, credential, streams } => {
+                let client = client.clone();
+                let sse = SseUpstream::new(url, credential, client, bounds, limits, streams);
+                Upstream::Sse(sse)
             }
             Reach::Stdio { program, arguments, environment, folder, keeping, sandbox } => {
                 let witness = Witness {

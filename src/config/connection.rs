@@ -24,6 +24,8 @@ pub(super) struct ConnectionTable {
     #[serde(default)]
     description: String,
     url: Option<Spanned<Url>>,
+    transport: Option<Spanned<Transport>>,
+    streams: Option<Spanned<usize>>,
     #[serde(default)]
     insecure_http: bool,
     credential: Option<Spanned<CredentialTable>>,
@@ -69,6 +71,17 @@ fn processes() -> usize {
     32
 }
 
+/// What a server at a URL speaks.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Transport {
+    #[default]
+    StreamableHttp,
+    Sse,
+}
+
+const STREAMS: usize = 256;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CredentialTable {
@@ -104,6 +117,15 @@ pub enum Reach {
         url: Url,
         /// With which credential.
         credential: Option<Credential>,
+    },
+    /// Over HTTP+SSE, as before 2025-03-26.
+    Sse {
+        /// Where event streams are opened.
+        url: Url,
+        /// With which credential.
+        credential: Option<Credential>,
+        /// How many streams may be open at a time.
+        streams: usize,
     },
     /// As a child process.
     Stdio {
@@ -190,7 +212,25 @@ fn http(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reach
             Some(Credential { header, prefix: given.prefix.clone(), from })
         }
     };
-    Ok(Reach::Http { url: url.clone(), credential })
+    let url = url.clone();
+    let transport = table.transport.as_ref().map(|given| *given.get_ref()).unwrap_or_default();
+    match (transport, &table.streams) {
+        (Transport::StreamableHttp, None) => Ok(Reach::Http { url, credential }),
+        (Transport::StreamableHttp, Some(streams)) => {
+            let what = "streams is for connections with transport = \"sse\"";
+            Err(place.error(streams.span().start, what))
+        }
+        (Transport::Sse, Some(streams)) if *streams.get_ref() == 0 => {
+            let what = "with no streams nobody could connect";
+            Err(place.error(streams.span().start, what))
+        }
+        (Transport::Sse, streams) => {
+            // More than a semaphore counts is as good as no bound.
+            let most = streams.as_ref().map_or(STREAMS, |given| *given.get_ref());
+            let streams = most.min(tokio::sync::Semaphore::MAX_PERMITS);
+            Ok(Reach::Sse { url, credential, streams })
+        }
+    }
 }
 
 fn stdio(
@@ -204,6 +244,15 @@ fn stdio(
     if let Some(credential) = &table.credential {
         let what = "credential is for connections with a url; put secrets into env";
         return Err(place.error(credential.span().start, what));
+    }
+    let at_url = [
+        ("transport", table.transport.as_ref().map(|given| given.span().start)),
+        ("streams", table.streams.as_ref().map(|given| given.span().start)),
+    ];
+    for (key, given) in at_url {
+        if let Some(at) = given {
+            return Err(place.error(at, format!("{key} is for connections with a url")));
+        }
     }
     let Some((program, arguments)) = command.get_ref().split_first() else {
         return Err(place.error(at, "the command is empty"));

@@ -42,6 +42,11 @@ fn defaults_are_filled_in() {
     let settings = load(&more).unwrap();
     assert_eq!(settings.control.grant_ttl, Duration::from_secs(5400));
     assert!(matches!(&settings.connections[0].reach, Reach::Http { credential: Some(_), .. }));
+    let sse =
+        more.replace("[connection.credential]", "transport = \"sse\"\n[connection.credential]");
+    let settings = load(&sse).unwrap();
+    let reach = &settings.connections[0].reach;
+    assert!(matches!(reach, Reach::Sse { credential: Some(_), streams: 256, .. }));
 }
 
 #[test]
@@ -63,6 +68,14 @@ fn complaints_name_line_and_column() {
         ("name = \"a\"\nurl = \"http://db.internal/mcp\"", 9, "insecure_http"),
         ("name = \"a\"\ncommand = [\"no-such-program-here\"]", 9, "no-such-program-here"),
         ("name = \"a\"\ncommand = []", 9, "empty"),
+        ("name = \"a\"\nurl = \"https://x.example\"\ntransport = \"websocket\"", 10, "websocket"),
+        ("name = \"a\"\ncommand = [\"sh\"]\ntransport = \"sse\"", 10, "a url"),
+        ("name = \"a\"\nurl = \"https://x.example\"\nstreams = 5", 10, "\"sse\""),
+        (
+            "name = \"a\"\nurl = \"https://x.example\"\ntransport = \"sse\"\nstreams = 0",
+            11,
+            "nobody",
+        ),
         ("name = \"a\"\nurl = \"https://u:p@x.example\"", 9, "password"),
         (
             "name = \"a\"\nurl = \"https://x.example\"\n[connection.credential]\nheader = \"K\"\nfrom = \"env:MCPX_TEST_UNSET\"",
@@ -103,7 +116,7 @@ fn sandboxed(lines: &str) -> String {
 fn children_are_kept_as_the_table_says() {
     let of = |lines: &str| match load(&sandboxed(lines)).unwrap().connections.remove(0).reach {
         Reach::Stdio { keeping, sandbox, .. } => (keeping, sandbox),
-        Reach::Http { .. } => panic!("not stdio"),
+        Reach::Http { .. } | Reach::Sse { .. } => panic!("not stdio"),
     };
     let (keeping, sandbox) = of("");
     assert_eq!((keeping.processes, keeping.per_subject), (32, 16));

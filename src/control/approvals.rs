@@ -77,7 +77,7 @@ impl ApprovalDesk {
                 binding: binding.to_owned(),
                 expires,
             },
-            body: Some(body.to_string().into_bytes()),
+            body: Some(body.to_string().into()),
         };
         self.recorder.append(entry).await.map_err(failed)?;
         let row = ApprovalRow {

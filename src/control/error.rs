@@ -119,7 +119,7 @@ impl ApiError {
                 connection: self.connection.clone(),
                 session: None,
             },
-            body: serde_json::to_vec(&json!({ "message": message })).ok(),
+            body: Some(json!({ "message": message }).to_string().into()),
         }
     }
 

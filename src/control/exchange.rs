@@ -209,7 +209,7 @@ impl Control {
             connection: row.connection.clone(),
             expires: row.expires_at,
         };
-        let entry = Entry { record, body: Some(body.to_string().into_bytes()) };
+        let entry = Entry { record, body: Some(body.to_string().into()) };
         self.recorder.append(entry).await?;
         self.grants.add(&row).await?;
         self.grant_token(&row, key, row.expires_at, now)

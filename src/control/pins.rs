@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::RwLock;
 
@@ -200,11 +201,11 @@ fn quarantined(row: &PinRow) -> Standing {
     }
 }
 
-fn body(kind: ItemKind, name: &str, definition: Option<&str>) -> Option<Vec<u8>> {
+fn body(kind: ItemKind, name: &str, definition: Option<&str>) -> Option<Bytes> {
     let definition: serde_json::Value =
         definition.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let body = serde_json::json!({ "kind": kind.as_str(), "name": name, "definition": definition });
-    Some(body.to_string().into_bytes())
+    Some(body.to_string().into())
 }
 
 impl Pins for PinBoard {

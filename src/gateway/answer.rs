@@ -62,7 +62,7 @@ impl Gateway {
                 return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
             }
         };
-        if !caller.upstream.is_stdio() {
+        if !caller.upstream.is_pipe() {
             trail.upstream_status = Some(answer.status.as_u16());
         }
         let call = permit.get().call();

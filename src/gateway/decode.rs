@@ -59,10 +59,10 @@ impl Gateway {
         Ok(Act::Message(message))
     }
 
-    /// What an HTTP server checks itself, the gateway checks for a server on stdio.
+    /// What a Streamable HTTP server checks itself, the gateway checks for every other.
     fn check_modern(&self, caller: &Caller, given: &HeaderMap, call: &Call) -> Result<(), Refusal> {
         let Some(message) = call.message() else { return Ok(()) };
-        if !caller.upstream.is_stdio() || caller.protocol_session.is_some() {
+        if !caller.upstream.is_pipe() || caller.protocol_session.is_some() {
             return Ok(());
         }
         let header = |name| given.get(name).and_then(|value: &HeaderValue| value.to_str().ok());

@@ -69,7 +69,7 @@ fn call_entry(
             policy: policy.to_owned(),
             forwarded: decision == Verdict::Allow,
         },
-        body: serde_json::to_vec(&body).ok(),
+        body: serde_json::to_vec(&body).ok().map(Bytes::from),
     }
 }
 
@@ -171,7 +171,7 @@ impl Evidence for Refused {
                 connection: self.connection.clone(),
                 session: self.session.clone(),
             },
-            body: serde_json::to_vec(&body).ok(),
+            body: serde_json::to_vec(&body).ok().map(Bytes::from),
         }
     }
 }
@@ -213,7 +213,7 @@ impl Trail {
                 upstream_status: self.upstream_status,
                 last,
             },
-            body: body.map(|masked| masked.bytes().to_vec()),
+            body: body.map(|masked| masked.bytes().clone()),
         }
     }
 
@@ -335,7 +335,7 @@ mod tests {
         };
         let masker = Masker::new(&Rules::default()).unwrap();
         let denied = Denied::new(&call, &Refusal::from(&denial), &denial, &masker);
-        let body = String::from_utf8(denied.entry().body.unwrap()).unwrap();
+        let body = String::from_utf8(denied.entry().body.unwrap().to_vec()).unwrap();
         assert!(body.contains("invalid IP address") && !body.contains("219-44"), "{body}");
         let answer = String::from_utf8(denied.answer.unwrap().to_vec()).unwrap();
         assert!(!answer.contains("219-44"), "{answer}");

@@ -379,6 +379,7 @@ impl Refusal {
             UpstreamError::NotOffered => (StatusCode::METHOD_NOT_ALLOWED, rpc::INVALID_REQUEST),
             UpstreamError::TooManyChildren { .. }
             | UpstreamError::TooManyOfYours { .. }
+            | UpstreamError::TooManyStreams { .. }
             | UpstreamError::BackingOff { .. }
             | UpstreamError::TooSlow => (StatusCode::SERVICE_UNAVAILABLE, rpc::UPSTREAM),
             UpstreamError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, rpc::UPSTREAM),

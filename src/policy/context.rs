@@ -1,6 +1,7 @@
 //! How a call becomes a Cedar request: entities, actions and context.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression,
@@ -21,7 +22,7 @@ fn failed(error: impl std::fmt::Display) -> ContextError {
 }
 
 /// The groups of actions that policies may name: `action in Action::"read"`.
-fn groups_of(action: &str) -> &'static [&'static str] {
+pub(super) fn groups_of(action: &str) -> &'static [&'static str] {
     match action {
         "initialize"
         | "ping"
@@ -49,9 +50,17 @@ fn groups_of(action: &str) -> &'static [&'static str] {
     }
 }
 
+/// Entity types by name, parsed once: Cedar's parser takes longer than all else here.
+static KINDS: LazyLock<HashMap<&str, EntityTypeName>> = LazyLock::new(|| {
+    ["Subject", "Group", "Connection", "Action", "Tool", "Prompt", "Resource"]
+        .into_iter()
+        .filter_map(|kind| Some((kind, kind.parse().ok()?)))
+        .collect()
+});
+
 fn uid(kind: &str, id: &str) -> Result<EntityUid, ContextError> {
-    let kind: EntityTypeName = kind.parse().map_err(failed)?;
-    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+    let kind = KINDS.get(kind).ok_or_else(|| failed(format!("no entity type {kind}")))?;
+    Ok(EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id)))
 }
 
 /// What is asked of the policies: who, what, on what.

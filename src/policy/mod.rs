@@ -2,7 +2,8 @@
 //! can give.
 //!
 //! Pure and synchronous; reads no file and no clock. [`call`] is the thing judged, [`set`] the
-//! loaded policies and the decision, [`context`] how a call becomes a Cedar request, [`approval`]
+//! loaded policies and the decision, [`slice`] which of
+//! them can meet a question, [`context`] how a call becomes a Cedar request, [`approval`]
 //! what binds a person's yes to one call.
 //!
 //! Deny is the default, and an evaluation in which any policy failed is a deny: Cedar itself
@@ -12,6 +13,7 @@ pub mod approval;
 pub mod call;
 mod context;
 pub mod set;
+mod slice;
 
 pub use approval::{Approved, Binding};
 pub use call::{Act, Call, Direction, Target};

@@ -10,6 +10,7 @@ use cedar_policy::{Authorizer, Effect, PolicyId, Response};
 use super::approval::{Approved, Binding};
 use super::call::{Call, Direction, Target};
 use super::context::Question;
+use super::slice::Slices;
 use crate::types::{ApprovalId, ConnectionName, Subject, Timestamp, hex};
 
 /// One policy file's text.
@@ -162,6 +163,7 @@ pub enum Decision {
 #[derive(Debug)]
 pub struct PolicySet {
     cedar: cedar_policy::PolicySet,
+    slices: Slices,
     authorizer: Authorizer,
     /// For each `@approval` policy, the groups that may lift it.
     approvals: BTreeMap<String, Vec<String>>,
@@ -213,7 +215,8 @@ impl PolicySet {
             }
         }
         let version = hex(digest.finish().as_ref());
-        Ok(Self { cedar, authorizer: Authorizer::new(), approvals, version })
+        let slices = Slices::of(&cedar);
+        Ok(Self { cedar, slices, authorizer: Authorizer::new(), approvals, version })
     }
 
     /// The set's version: SHA-256 over its files' names and texts, in hexadecimal.
@@ -366,7 +369,8 @@ impl PolicySet {
 
     fn ask(&self, question: &Question<'_>, facts: &Facts) -> Result<Response, String> {
         let (request, entities) = question.put(facts).map_err(|error| error.to_string())?;
-        Ok(self.authorizer.is_authorized(&request, &self.cedar, &entities))
+        let policies = self.slices.slice(&self.cedar, question);
+        Ok(self.authorizer.is_authorized(&request, &policies, &entities))
     }
 
     fn judge(&self, question: &Question<'_>, facts: &Facts) -> Verdict {

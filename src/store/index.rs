@@ -2,13 +2,19 @@
 //!
 //! Filled in log order, in one transaction a batch, so its size is the next index to read.
 
-use serde_json::Value;
-use sqlx::Row as _;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::{Store, StoreError, json, parsed, time};
-use crate::audit::{BodyLocation, Committed};
+use crate::audit::{BodyLocation, Committed, Record};
 use crate::types::{CallId, ConnectionName, SessionId, SubjectId, Timestamp};
+
+/// Rows that one statement writes.
+const ROWS: usize = 32;
 
 /// A session in numbers.
 #[derive(Clone, Debug)]
@@ -54,51 +60,18 @@ impl Store {
     /// [`StoreError`]; nothing of the run is indexed then.
     pub async fn index(&self, entries: &[Committed]) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
-        for entry in entries {
-            let leaf = serde_json::to_value(&entry.leaf)?;
-            let text = |name: &str| leaf.get(name).and_then(Value::as_str);
-            let flag = |name: &str| leaf.get(name).and_then(Value::as_bool).unwrap_or(false);
-            let masked: i64 = leaf
-                .get("findings")
-                .and_then(Value::as_object)
-                .map_or(0, |classes| classes.values().filter_map(Value::as_i64).sum());
-            let at = entry.body_at.as_ref();
-            // A decision on an approval, and a grant's renewal, name no session; they belong to
-            // the session of the approval or grant that they speak of.
-            sqlx::query(
-                "INSERT OR IGNORE INTO records (idx, at, kind, session, call, subject, connection, grant_id,
-                                      approval, direction, shape, decision, forwarded, outcome,
-                                      masked, last, leaf, segment, offset, length)
-                 VALUES ($1, $2, $3,
-                         coalesce($4,
-                             (SELECT session FROM records
-                              WHERE approval = $9 AND session IS NOT NULL LIMIT 1),
-                             (SELECT session FROM records
-                              WHERE grant_id = $8 AND session IS NOT NULL LIMIT 1)),
-                         $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
-            )
-            .bind(number(entry.index)?)
-            .bind(entry.leaf.at.as_millisecond())
-            .bind(text("kind"))
-            .bind(text("session"))
-            .bind(text("call"))
-            .bind(text("subject"))
-            .bind(text("connection"))
-            .bind(text("grant"))
-            .bind(text("approval"))
-            .bind(text("direction"))
-            .bind(text("shape"))
-            .bind(text("decision"))
-            .bind(flag("forwarded"))
-            .bind(text("outcome"))
-            .bind(masked)
-            .bind(flag("last"))
-            .bind(leaf.to_string())
-            .bind(at.map(|at| number(at.segment)).transpose()?)
-            .bind(at.map(|at| number(at.offset)).transpose()?)
-            .bind(at.map(|at| i64::from(at.length)))
-            .execute(&mut *transaction)
-            .await?;
+        let mut rest = entries;
+        while !rest.is_empty() {
+            // A statement costs more than the row that it writes, so rows that name their session
+            // share statements, all of one length so that one is prepared.
+            let run = rest.iter().take(ROWS).take_while(|entry| names_session(entry)).count();
+            let (now, later) = rest.split_at(if run == ROWS { ROWS } else { 1 });
+            let leaves = now.iter().map(|entry| serde_json::to_string(&entry.leaf));
+            let leaves = leaves.collect::<Result<Vec<_>, _>>()?;
+            let rows = now.iter().zip(&leaves).map(|(entry, leaf)| Row::read(entry, leaf));
+            let rows = rows.collect::<Result<Vec<_>, _>>()?;
+            insert(&rows).build().execute(&mut *transaction).await?;
+            rest = later;
         }
         transaction.commit().await?;
         Ok(())
@@ -194,6 +167,114 @@ impl Store {
         .await?;
         rows.iter().map(read).collect()
     }
+}
+
+/// Whether an entry says itself which session it belongs to.
+fn names_session(entry: &Committed) -> bool {
+    matches!(
+        entry.leaf.record,
+        Record::Call { .. } | Record::Response { .. } | Record::GrantIssued { .. }
+    )
+}
+
+/// The columns of an entry, out of its leaf.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    kind: &'a str,
+    session: Option<&'a str>,
+    call: Option<&'a str>,
+    subject: Option<&'a str>,
+    connection: Option<&'a str>,
+    grant: Option<&'a str>,
+    approval: Option<&'a str>,
+    direction: Option<&'a str>,
+    shape: Option<&'a str>,
+    decision: Option<&'a str>,
+    #[serde(default)]
+    forwarded: bool,
+    outcome: Option<&'a str>,
+    #[serde(borrow, default)]
+    findings: BTreeMap<Cow<'a, str>, i64>,
+    #[serde(default)]
+    last: bool,
+}
+
+struct Row<'a> {
+    index: i64,
+    at: i64,
+    fields: Fields<'a>,
+    leaf: &'a str,
+    segment: Option<i64>,
+    offset: Option<i64>,
+    length: Option<i64>,
+}
+
+impl<'a> Row<'a> {
+    fn read(entry: &Committed, leaf: &'a str) -> Result<Self, StoreError> {
+        let body = entry.body_at.as_ref();
+        Ok(Self {
+            index: number(entry.index)?,
+            at: entry.leaf.at.as_millisecond(),
+            fields: serde_json::from_str(leaf)?,
+            leaf,
+            segment: body.map(|at| number(at.segment)).transpose()?,
+            offset: body.map(|at| number(at.offset)).transpose()?,
+            length: body.map(|at| i64::from(at.length)),
+        })
+    }
+}
+
+/// The statement that writes `rows`.
+fn insert(rows: &[Row<'_>]) -> QueryBuilder<Sqlite> {
+    let mut statement = QueryBuilder::new(
+        "INSERT OR IGNORE INTO records (idx, at, kind, session, call, subject, connection, grant_id,
+                              approval, direction, shape, decision, forwarded, outcome,
+                              masked, last, leaf, segment, offset, length) ",
+    );
+    statement.push_values(rows, |mut values, row| {
+        let fields = &row.fields;
+        values.push_bind(row.index).push_bind(row.at).push_bind(fields.kind.to_owned());
+        // A decision on an approval, and a grant's renewal, name no session; they belong to
+        // the session of the approval or grant that they speak of.
+        match fields.session {
+            Some(session) => values.push_bind(session.to_owned()),
+            None => values
+                .push(
+                    "coalesce((SELECT session FROM records
+                               WHERE session IS NOT NULL AND approval = ",
+                )
+                .push_bind_unseparated(fields.approval.map(str::to_owned))
+                .push_unseparated(
+                    " LIMIT 1), (SELECT session FROM records
+                                 WHERE session IS NOT NULL AND grant_id = ",
+                )
+                .push_bind_unseparated(fields.grant.map(str::to_owned))
+                .push_unseparated(" LIMIT 1))"),
+        };
+        let text = [
+            fields.call,
+            fields.subject,
+            fields.connection,
+            fields.grant,
+            fields.approval,
+            fields.direction,
+            fields.shape,
+            fields.decision,
+        ];
+        for text in text {
+            values.push_bind(text.map(str::to_owned));
+        }
+        values
+            .push_bind(fields.forwarded)
+            .push_bind(fields.outcome.map(str::to_owned))
+            .push_bind(fields.findings.values().sum::<i64>())
+            .push_bind(fields.last)
+            .push_bind(row.leaf.to_owned())
+            .push_bind(row.segment)
+            .push_bind(row.offset)
+            .push_bind(row.length);
+    });
+    statement
 }
 
 fn number(value: u64) -> Result<i64, StoreError> {

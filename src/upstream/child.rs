@@ -1,9 +1,8 @@
 //! One child process that speaks MCP on stdio: one JSON message a line.
 //!
 //! Lines that are not JSON-RPC are tolerated and counted (some servers greet on stdout). Whose each
-//! message is, [`super::desk`] knows. A reader that takes nothing holds up the child only for as
-//! long as nobody else waits for it. Ending a child closes its stdin, waits, then sends TERM and
-//! KILL to its group. Implements MCP `basic/transports`, stdio.
+//! message is, [`super::desk`] knows, and [`super::inbox`] hands it over. Ending a child closes its
+//! stdin, waits, then sends TERM and KILL to its group. Implements MCP `basic/transports`, stdio.
 
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
@@ -16,26 +15,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::UpstreamError;
-use super::desk::{Delivery, Desk, Fate, Inlet, Party, Reader, Recipient, lock, reader};
+use super::desk::{Desk, Party, lock};
+use super::inbox::{self, Inbox};
 use super::launch::{Launch, Started};
 use super::seats::Seat;
 use super::stderr;
 use super::witness::{ChildWitness, Losses};
-use crate::mcp::{Id, Kind, Limits, Message, Origin};
+use crate::mcp::{Limits, Message, Origin};
 use crate::types::SessionId;
 
 /// How long a child has at each step of being ended.
 const GRACE: Duration = Duration::from_secs(2);
-/// Messages on their way to one reader, and lines on their way to a child.
-const IN_FLIGHT: usize = 16;
-/// Messages on their way to one reader of a child that many share.
-const IN_FLIGHT_SHARED: usize = 1024;
-/// Bytes on their way to one reader of a child that many share; a message more may be.
-const BYTES_SHARED: usize = 8 * 1024 * 1024;
-/// How long a reader that takes nothing may hold up others.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked whether there are others.
-const LOOK: Duration = Duration::from_millis(250);
+/// Lines on their way to a child.
+const LINES: usize = 16;
 
 /// A running child.
 #[derive(Debug)]
@@ -52,20 +44,6 @@ pub(super) enum For {
     Session(SessionId),
     /// Everybody.
     All,
-}
-
-/// Where one reader gets a child's messages.
-#[derive(Debug)]
-pub(super) struct Inbox {
-    messages: Inlet,
-    desk: Arc<Mutex<Desk>>,
-    stdin: mpsc::Sender<Bytes>,
-    /// Whether leaving cancels the request.
-    cancels: bool,
-    /// The request whose answer ends this inbox, as the child knows it; `None` for the listener.
-    request: Option<Id>,
-    answered: bool,
-    over: bool,
 }
 
 impl Child {
@@ -93,7 +71,7 @@ impl Child {
         })?;
 
         let desk = Arc::new(Mutex::new(desk));
-        let (to_stdin, lines) = mpsc::channel(IN_FLIGHT);
+        let (to_stdin, lines) = mpsc::channel(LINES);
         let (stop, stopping) = watch::channel(false);
         let (report_gone, gone) = watch::channel(false);
         let stderr = {
@@ -152,20 +130,8 @@ impl Child {
         message: &Message,
         modern: bool,
     ) -> Result<Inbox, UpstreamError> {
-        let (reader, messages) = {
-            let shared = lock(&self.desk).is_shared();
-            reader(if shared { IN_FLIGHT_SHARED } else { IN_FLIGHT })
-        };
-        let told = lock(&self.desk).ask(party, message, reader)?;
-        let inbox = Inbox {
-            messages,
-            desk: Arc::clone(&self.desk),
-            stdin: self.stdin.clone(),
-            cancels: modern,
-            request: told.id().cloned(),
-            answered: false,
-            over: false,
-        };
+        let stdin = Some(self.stdin.clone());
+        let (inbox, told) = Inbox::ask(&self.desk, party, message, stdin, modern)?;
         self.send(&told).await?;
         Ok(inbox)
     }
@@ -180,22 +146,15 @@ impl Child {
         } else {
             raw.clone()
         };
-        self.stdin.send(line).await.map_err(|_| lock(&self.desk).end_error())
+        self.stdin.send(line).await.map_err(|_| lock(&self.desk).end_error())?;
+        lock(&self.desk).withdraw(message);
+        Ok(())
     }
 
     /// Takes the place of a party's reader for messages that answer nothing. The one before it
     /// ends.
     pub(super) fn listen(&self, party: &Party) -> Result<Inbox, UpstreamError> {
-        let messages = lock(&self.desk).listen(party)?;
-        Ok(Inbox {
-            messages,
-            desk: Arc::clone(&self.desk),
-            stdin: self.stdin.clone(),
-            cancels: false,
-            request: None,
-            answered: false,
-            over: false,
-        })
+        Inbox::listen(&self.desk, party)
     }
 
     /// Asks the child to go, and sees to it that it does.
@@ -203,48 +162,6 @@ impl Child {
         let _gone_already = self.stop.send(true);
         let mut gone = self.gone.clone();
         let _closed = gone.wait_for(|gone| *gone).await;
-    }
-}
-
-impl Inbox {
-    /// The next message, or `None` when the child ended or the answer was the last one.
-    pub(super) async fn next(&mut self) -> Option<Result<Message, UpstreamError>> {
-        if self.answered || self.over {
-            return None;
-        }
-        if let Some(message) = self.messages.next().await {
-            // Nothing follows an answer.
-            self.answered =
-                self.request.is_some() && matches!(message.kind(), Kind::Response { .. });
-            return Some(Ok(message));
-        }
-        self.over = true;
-        match self.messages.fate() {
-            Some(Fate::TooSlow) => Some(Err(UpstreamError::TooSlow)),
-            Some(Fate::SessionOver) => {
-                self.request.is_some().then_some(Err(UpstreamError::SessionGone))
-            }
-            // The listener's stream may end at any time; a request must be answered.
-            None => self.request.is_some().then(|| Err(lock(&self.desk).end_error())),
-        }
-    }
-}
-
-impl Drop for Inbox {
-    fn drop(&mut self) {
-        if let Some(id) = self.request.take() {
-            lock(&self.desk).forget(&id);
-            let gives_up = self.cancels || self.messages.fate() == Some(Fate::TooSlow);
-            if self.answered || !gives_up {
-                return;
-            }
-            let line = format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
-                id.as_json()
-            );
-            // A child that reads nothing will not read this either.
-            let _told = self.stdin.try_send(line.into());
-        }
     }
 }
 
@@ -362,56 +279,11 @@ impl Reading {
                 self.losses.count("not_a_message");
                 continue;
             };
-            let delivery = lock(&self.desk).deliver(message);
-            match delivery {
-                Delivery::To(all) => {
-                    for (to, reader, message) in all {
-                        self.hand(&to, &reader, message).await;
-                    }
-                }
-                Delivery::Nobody(why) => self.losses.count(why),
-                Delivery::Answer(answer, why) => {
-                    if let Some(why) = why {
-                        self.losses.count(why);
-                    }
-                    // A child that reads nothing will not read this either.
-                    let _told = self.stdin.upgrade().map(|stdin| stdin.try_send(answer));
-                }
-                Delivery::Kept => {}
-            }
+            let answer = inbox::hand_out(&self.desk, message, |why| self.losses.count(why)).await;
+            // A child that reads nothing will not read this either.
+            let _told =
+                answer.and_then(|answer| self.stdin.upgrade().map(|stdin| stdin.try_send(answer)));
         }
-    }
-
-    /// Hands a message over. Waiting for a reader is the back-pressure, since the child blocks on
-    /// its full pipe; but it holds up everybody, so it is patient only where there is nobody else.
-    async fn hand(&self, to: &Recipient, reader: &Reader, message: Message) {
-        let shared = lock(&self.desk).is_shared();
-        if shared && reader.waiting() > BYTES_SHARED {
-            return self.cut_off(to);
-        }
-        let mut left = PATIENCE;
-        let mut message = message;
-        loop {
-            message = match reader.offer(message) {
-                Ok(()) => return,
-                // Among strangers nobody waits for anybody.
-                Err(_) if shared => return self.cut_off(to),
-                Err(message) => message,
-            };
-            if tokio::time::timeout(LOOK, reader.room()).await.is_err()
-                && lock(&self.desk).others_wait(to)
-            {
-                left = left.saturating_sub(LOOK);
-                if left.is_zero() {
-                    return self.cut_off(to);
-                }
-            }
-        }
-    }
-
-    fn cut_off(&self, to: &Recipient) {
-        lock(&self.desk).cut_off(to);
-        self.losses.count("too_slow");
     }
 }
 
@@ -450,6 +322,8 @@ async fn read_line<R: AsyncRead + Unpin>(
 mod tests {
     use super::*;
     use crate::types::SubjectId;
+    use crate::upstream::Incoming;
+    use crate::upstream::inbox::{IN_FLIGHT_SHARED, LOOK};
     use crate::upstream::seats::Seats;
     use crate::upstream::testing::Notes;
 
@@ -534,6 +408,7 @@ mod tests {
         let mut slow = child.request(&"alice".into(), &call(1), false).await.unwrap();
         let mut quick = child.request(&"bob".into(), &call(1), false).await.unwrap();
         let answer = ends(quick.next()).await.unwrap().unwrap();
+        let Incoming::Message(answer) = answer else { panic!("{answer:?}") };
         assert_eq!(answer.id().unwrap().as_json(), "1");
         let mut told = 0;
         let error = loop {

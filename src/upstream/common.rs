@@ -19,13 +19,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::UpstreamError;
 use super::child::Child;
 use super::desk::Party;
 use super::nursery::Nursery;
 use super::own::{end_all, protocol_session, stopping};
 use super::rewrite::Names;
 use super::shared::uri;
+use super::{Incoming, UpstreamError};
 use crate::mcp::{Kind, Limits, Message, Origin};
 use crate::types::SessionId;
 
@@ -257,7 +257,9 @@ async fn handshake(child: &Child, message: &Message) -> Result<Message, Upstream
     let mut inbox = child.request(&"handshake".into(), message, false).await?;
     loop {
         match inbox.next().await {
-            Some(Ok(answer)) if matches!(answer.kind(), Kind::Response { .. }) => {
+            Some(Ok(Incoming::Message(answer)))
+                if matches!(answer.kind(), Kind::Response { .. }) =>
+            {
                 return Ok(answer);
             }
             Some(Ok(_)) => {}

@@ -1,4 +1,4 @@
-//! Whose a message of a child is, where the child works for one protocol session: a response goes
+//! Whose a message of a child or an event stream is, where it works for one protocol session: a response goes
 //! to the request with its id; a notification to the subscription or the progress that it names,
 //! else to the newest request in flight, else to the listener, or it waits for one.
 //!
@@ -15,8 +15,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::UpstreamError;
 use super::rewrite::Names;
+use super::{Incoming, UpstreamError};
 use crate::mcp::{Id, Kind, Message};
 
 /// Messages that wait for a listener; the oldest goes when one too many comes.
@@ -45,7 +45,7 @@ pub(super) struct Desk {
 /// Where messages go, and why none come any more.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
-    messages: mpsc::Sender<Message>,
+    messages: mpsc::Sender<Incoming>,
     fate: Arc<OnceLock<Fate>>,
     /// Bytes that wait to be taken.
     waiting: Arc<AtomicUsize>,
@@ -54,7 +54,7 @@ pub(super) struct Reader {
 /// The other end of a [`Reader`].
 #[derive(Debug)]
 pub(super) struct Inlet {
-    messages: mpsc::Receiver<Message>,
+    messages: mpsc::Receiver<Incoming>,
     fate: Arc<OnceLock<Fate>>,
     waiting: Arc<AtomicUsize>,
 }
@@ -71,8 +71,8 @@ pub(super) fn reader(room: usize) -> (Reader, Inlet) {
 impl Reader {
     /// Hands over a message, or gives it back where there is no room. To a reader that has left
     /// it is handed over as well.
-    pub(super) fn offer(&self, message: Message) -> Result<(), Message> {
-        let bytes = message.raw().len();
+    pub(super) fn offer(&self, message: Incoming) -> Result<(), Incoming> {
+        let bytes = message.bytes();
         // Counted before it can be taken.
         self.waiting.fetch_add(bytes, Ordering::Relaxed);
         match self.messages.try_send(message) {
@@ -102,9 +102,9 @@ impl Reader {
 
 impl Inlet {
     /// The next message; `None` when nothing comes any more.
-    pub(super) async fn next(&mut self) -> Option<Message> {
+    pub(super) async fn next(&mut self) -> Option<Incoming> {
         let message = self.messages.recv().await?;
-        self.waiting.fetch_sub(message.raw().len(), Ordering::Relaxed);
+        self.waiting.fetch_sub(message.bytes(), Ordering::Relaxed);
         Some(message)
     }
 
@@ -121,6 +121,8 @@ pub(super) enum Fate {
     TooSlow,
     /// Its protocol session was ended.
     SessionOver,
+    /// Its client has cancelled the request: nothing is owed to it.
+    Withdrawn,
 }
 
 /// Who a message is for.
@@ -213,6 +215,26 @@ impl Desk {
         self.pending.remove(id)
     }
 
+    /// Ends the wait for the answer to the request that a client's message cancels, if it does:
+    /// no server owes one any more (MCP `basic/utilities/cancellation`). The request is named as
+    /// the server knows it.
+    pub(super) fn withdraw(&mut self, message: &Message) {
+        if message.method() != Some("notifications/cancelled") {
+            return;
+        }
+        let Some(named) = Names::of(message).cancelled else { return };
+        let found = self.pending.keys().find(|id| id.as_json() == named).cloned();
+        if let Some(asked) = found.and_then(|id| self.forget(&id)) {
+            asked.reader.cut(Fate::Withdrawn);
+        }
+    }
+
+    /// Who waits for the answer to the request whose id is written so.
+    pub(super) fn asked(&self, id: &str) -> Option<(Recipient, Reader)> {
+        let found = self.pending.iter().find(|(asked, _)| asked.as_json() == id);
+        found.map(|(id, asked)| (Recipient::Request(id.clone()), asked.reader.clone()))
+    }
+
     /// Takes the place of a party's reader for messages that answer nothing. The one before it
     /// ends.
     pub(super) fn listen(&mut self, party: &Party) -> Result<Inlet, UpstreamError> {
@@ -220,7 +242,7 @@ impl Desk {
         let (reader, inlet) = reader(BACKLOG);
         for message in std::mem::take(&mut self.backlog) {
             // It is new and has room for the whole backlog.
-            let _fits = reader.offer(message);
+            let _fits = reader.offer(Incoming::Message(message));
         }
         self.listeners.insert(Arc::clone(party), reader);
         Ok(inlet)
@@ -260,7 +282,8 @@ impl Desk {
     }
 
     pub(super) fn close(&mut self, how: String) {
-        self.ended = Some(how);
+        // The first reason is the true one.
+        self.ended.get_or_insert(how);
         self.pending.clear();
         self.order.clear();
         self.listeners.clear();
@@ -345,7 +368,10 @@ pub(super) mod tests {
     }
 
     pub(in crate::upstream) fn now(inlet: &mut Inlet) -> Option<Message> {
-        inlet.messages.try_recv().ok()
+        match inlet.messages.try_recv().ok()? {
+            Incoming::Message(message) => Some(message),
+            Incoming::Event(event) => panic!("{event:?}"),
+        }
     }
 
     fn ask(desk: &mut Desk, id: i64, method: &str, meta: Value) -> Inlet {
@@ -362,7 +388,7 @@ pub(super) mod tests {
             Delivery::To(all) => {
                 assert_eq!(all.len(), 1);
                 for (_, reader, message) in all {
-                    reader.offer(message).unwrap();
+                    reader.offer(Incoming::Message(message)).unwrap();
                 }
             }
             Delivery::Nobody(_) => return None,
@@ -400,6 +426,25 @@ pub(super) mod tests {
         assert_eq!(goes(&mut desk, json!({"id": 3, "result": {}}), to), None, "answered once");
         desk.forget(message(json!({"id": 2, "method": "x"}), Origin::Client).id().unwrap());
         assert_eq!(goes(&mut desk, log, to), Some(usize::MAX), "waits for a listener");
+    }
+
+    #[test]
+    fn nobody_waits_for_the_answer_to_what_was_cancelled() {
+        let mut desk = Desk::default();
+        let mut first = ask(&mut desk, 1, "tools/call", json!({}));
+        let mut second = ask(&mut desk, 2, "tools/call", json!({}));
+        for (method, id) in
+            [("other", json!(1)), ("cancelled", json!("1")), ("cancelled", json!(2))]
+        {
+            let method = format!("notifications/{method}");
+            let told = json!({"method": method, "params": {"requestId": id}});
+            desk.withdraw(&message(told, Origin::Client));
+        }
+        assert_eq!(second.fate(), Some(Fate::Withdrawn));
+        assert_eq!(first.fate(), None);
+        let to = &mut [&mut first, &mut second];
+        assert_eq!(goes(&mut desk, json!({"id": 2, "result": {}}), to), None);
+        assert_eq!(goes(&mut desk, json!({"id": 1, "result": {}}), to), Some(0));
     }
 
     #[test]

@@ -90,20 +90,15 @@ impl HttpUpstream {
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(UpstreamError::CredentialRefused { status: status.as_u16() });
         }
-        let content_type = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .map(|value| value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase());
+        let content_type = media_type(response.headers());
         let mut answer_headers = returned_headers(response.headers());
         let body = match content_type.as_deref() {
             Some(headers::EVENT_STREAM) => Body::Stream(Events {
                 ahead: VecDeque::new(),
-                source: EventSource::Http(Box::new(EventStream {
-                    bytes: Box::pin(response.bytes_stream()),
-                    decoder: Decoder::new(self.bounds.message_bytes),
-                    limit: self.bounds.message_bytes,
-                })),
+                source: EventSource::Http(Box::new(EventStream::of(
+                    response,
+                    self.bounds.message_bytes,
+                ))),
             }),
             kind => {
                 let bytes = self.whole_body(response).await?;
@@ -165,7 +160,7 @@ impl HttpUpstream {
     }
 }
 
-fn passed_headers(caller: &HeaderMap) -> HeaderMap {
+pub(super) fn passed_headers(caller: &HeaderMap) -> HeaderMap {
     let mut passed = HeaderMap::new();
     for (name, value) in caller {
         // The session id that the caller knows is sealed; the route holds the real one.
@@ -197,9 +192,15 @@ fn returned_headers(upstream: &HeaderMap) -> HeaderMap {
     returned
 }
 
+/// The media type of a body, in lower case and without parameters.
+pub(super) fn media_type(upstream: &HeaderMap) -> Option<String> {
+    let value = upstream.get(CONTENT_TYPE).and_then(|value| value.to_str().ok())?;
+    Some(value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase())
+}
+
 /// A content type that is no MCP, as logs and errors may name it: one that is well known, since
 /// its text is the server's choice.
-fn told(content_type: Option<&str>) -> &'static str {
+pub(super) fn told(content_type: Option<&str>) -> &'static str {
     const KNOWN: [&str; 8] = [
         "text/html",
         "text/plain",
@@ -219,7 +220,7 @@ fn told(content_type: Option<&str>) -> &'static str {
 }
 
 /// What went wrong, without the URL, which may hold what nobody should see.
-fn broken(error: &reqwest::Error) -> UpstreamError {
+pub(super) fn broken(error: &reqwest::Error) -> UpstreamError {
     let mut source: &dyn std::error::Error = error;
     while let Some(inner) = source.source() {
         source = inner;
@@ -246,6 +247,12 @@ impl std::fmt::Debug for EventStream {
 }
 
 impl EventStream {
+    /// The events of a response, each of at most `limit` bytes.
+    pub(super) fn of(response: reqwest::Response, limit: usize) -> Self {
+        let bytes = Box::pin(response.bytes_stream());
+        Self { bytes, decoder: Decoder::new(limit), limit }
+    }
+
     pub(super) async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
         loop {
             if let Some(event) = self.decoder.next() {

@@ -1,11 +1,12 @@
-//! Reaching an MCP server: over Streamable HTTP ([`http`]) or as a child process ([`stdio`]).
+//! Reaching an MCP server: over Streamable HTTP ([`http`]), over the deprecated HTTP+SSE
+//! ([`sse`]), or as a child process ([`stdio`]).
 //!
 //! An upstream takes a [`Durable`]`<`[`Permit`]`>` and nothing else, so nothing is sent that
 //! policy did not allow or that is not yet on record. What comes back is raw: it exists only
 //! between here and the masking in `gateway`, and is never logged.
 //!
 //! Of children: [`launch`] and [`sandbox`] start one, [`child`] speaks with it, [`desk`] and
-//! [`shared`] know whose its messages are, [`own`] and [`common`] keep them, [`nursery`],
+//! [`shared`] know whose its messages are, [`inbox`] hands them over, [`own`] and [`common`] keep them, [`nursery`],
 //! [`seats`] and [`backoff`] bound them, [`witness`] and [`stderr`] put on record what they do.
 
 pub mod backoff;
@@ -14,6 +15,7 @@ mod common;
 pub mod credential;
 mod desk;
 pub mod http;
+mod inbox;
 pub mod launch;
 mod nursery;
 mod own;
@@ -21,6 +23,7 @@ mod rewrite;
 pub mod sandbox;
 mod seats;
 mod shared;
+pub mod sse;
 mod stderr;
 pub mod stdio;
 pub mod witness;
@@ -33,8 +36,8 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 
 use crate::audit::Durable;
-use crate::mcp::Message;
 use crate::mcp::sse::Event;
+use crate::mcp::{Kind, Message};
 use crate::policy::Permit;
 use crate::types::SessionId;
 
@@ -61,6 +64,8 @@ pub struct Route {
 pub enum Upstream {
     /// Over Streamable HTTP.
     Http(http::HttpUpstream),
+    /// Over HTTP+SSE, as before 2025-03-26.
+    Sse(sse::SseUpstream),
     /// As a child process on stdio.
     Stdio(stdio::StdioUpstream),
 }
@@ -104,6 +109,7 @@ impl Upstream {
     ) -> Result<Answer, UpstreamError> {
         match self {
             Self::Http(http) => http.forward(permit, route, headers).await,
+            Self::Sse(sse) => sse.forward(permit, route, headers).await,
             Self::Stdio(stdio) => stdio.forward(permit, route).await,
         }
     }
@@ -112,26 +118,32 @@ impl Upstream {
     pub fn transport(&self) -> &'static str {
         match self {
             Self::Http(_) => "http",
+            Self::Sse(_) => "sse",
             Self::Stdio(_) => "stdio",
         }
     }
 
-    /// Whether the server speaks stdio, so that the gateway is all the HTTP it has.
-    pub fn is_stdio(&self) -> bool {
-        matches!(self, Self::Stdio(_))
+    /// Whether all messages to and from a server share one pipe or stream, so that the gateway is
+    /// all the Streamable HTTP it has.
+    pub fn is_pipe(&self) -> bool {
+        matches!(self, Self::Sse(_) | Self::Stdio(_))
     }
 
     /// Ends what was kept for one of our sessions.
     pub async fn end_session(&self, session: &SessionId) {
-        if let Self::Stdio(stdio) = self {
-            stdio.end_session(session).await;
+        match self {
+            Self::Http(_) => {}
+            Self::Sse(sse) => sse.end_session(session).await,
+            Self::Stdio(stdio) => stdio.end_session(session).await,
         }
     }
 
     /// Ends everything that runs for this upstream: children are asked to go, then made to.
     pub async fn shutdown(&self) {
-        if let Self::Stdio(stdio) = self {
-            stdio.shutdown().await;
+        match self {
+            Self::Http(_) => {}
+            Self::Sse(sse) => sse.shutdown().await,
+            Self::Stdio(stdio) => stdio.shutdown().await,
         }
     }
 }
@@ -173,14 +185,37 @@ pub struct Events {
 pub enum Incoming {
     /// An event as it came over HTTP.
     Event(Event),
-    /// A message of a child, decoded within the bounds that hold for all.
+    /// A message that came on a pipe or stream that many share, decoded within the bounds that
+    /// hold for all to find out whose it is.
     Message(Message),
+}
+
+impl Incoming {
+    /// How long it is, in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Event(event) => event.raw.len(),
+            Self::Message(message) => message.raw().len(),
+        }
+    }
+
+    /// Whether it is the answer to a request, after which nothing follows.
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::Message(message) if matches!(message.kind(), Kind::Response { .. }))
+    }
 }
 
 #[derive(Debug)]
 enum EventSource {
     Http(Box<http::EventStream>),
-    Child(child::Inbox),
+    Inbox(inbox::Inbox),
+    /// Nothing will come.
+    Nothing,
+    /// An answer on a stream that was opened for it alone, and ends with it.
+    Own {
+        inbox: inbox::Inbox,
+        _stream: sse::Session,
+    },
 }
 
 impl Events {
@@ -193,8 +228,9 @@ impl Events {
             return Some(Ok(event));
         }
         match &mut self.source {
+            EventSource::Nothing => None,
             EventSource::Http(stream) => Some(stream.next().await?.map(Incoming::Event)),
-            EventSource::Child(inbox) => Some(inbox.next().await?.map(Incoming::Message)),
+            EventSource::Inbox(inbox) | EventSource::Own { inbox, .. } => inbox.next().await,
         }
     }
 }
@@ -249,6 +285,13 @@ pub enum UpstreamError {
         /// Its content type, or a word for none.
         content_type: String,
     },
+    /// An HTTP+SSE server did not begin by naming where messages go; nothing was sent.
+    #[error("the MCP server does not begin by naming an endpoint for messages, as HTTP+SSE does")]
+    NoEndpoint,
+    /// An HTTP+SSE server wants messages, and with them the credential, to go to another origin;
+    /// nothing was sent.
+    #[error("the MCP server names an endpoint of another origin for messages, which is refused")]
+    ForeignEndpoint,
     /// The legacy protocol session is gone; the client has to initialize again.
     #[error("the MCP session has ended; initialize again")]
     SessionGone,
@@ -293,6 +336,12 @@ pub enum UpstreamError {
     /// An answer to a request that was not made of this client.
     #[error("this MCP server asks its clients nothing that could be answered")]
     NotAsked,
+    /// As many event streams are open as the configuration allows; nothing was sent.
+    #[error("all {limit} event streams to this MCP server are in use; try again later")]
+    TooManyStreams {
+        /// The bound.
+        limit: usize,
+    },
     /// The transport has no such act, as a stdio server without legacy session has no GET stream.
     #[error("this MCP server offers no such stream")]
     NotOffered,
@@ -307,11 +356,12 @@ impl UpstreamError {
             Self::BrokeOff { .. } => "upstream_broke_off",
             Self::TimedOut { .. } => "upstream_timeout",
             Self::TooLarge { .. } => "upstream_too_large",
-            Self::NotMcp { .. } => "upstream_not_mcp",
+            Self::NotMcp { .. } | Self::NoEndpoint => "upstream_not_mcp",
+            Self::ForeignEndpoint => "upstream_foreign_endpoint",
             Self::SessionGone => "session_gone",
             Self::SessionNeeded => "session_needed",
             Self::IdInUse => "id_in_use",
-            Self::TooManyChildren { .. } => "upstream_busy",
+            Self::TooManyChildren { .. } | Self::TooManyStreams { .. } => "upstream_busy",
             Self::NotOffered => "not_offered",
             Self::TooManyOfYours { .. } => "subject_busy",
             Self::BackingOff { .. } => "upstream_restarting",

@@ -203,6 +203,7 @@ fn answer(id: &Id, method: &str) -> Delivery {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::Incoming;
     use super::super::desk::tests::{message, now};
     use super::super::desk::{Inlet, reader};
     use super::*;
@@ -230,7 +231,7 @@ mod tests {
             match self.desk.deliver(message(value, Origin::Server)) {
                 Delivery::To(all) => {
                     for (_, reader, message) in all {
-                        reader.offer(message).unwrap();
+                        reader.offer(Incoming::Message(message)).unwrap();
                     }
                     Ok(())
                 }

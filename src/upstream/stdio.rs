@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::backoff::Restart;
-use super::child::{Child, Inbox};
+use super::child::Child;
 use super::common::{CommonChildren, Turn};
 use super::desk::Party;
 use super::launch::Launch;
@@ -88,7 +88,7 @@ impl StdioUpstream {
                     Children::Common(common) => Arc::clone(&common.legacy(id)?.child),
                 };
                 let inbox = child.listen(&id.as_str().into())?;
-                Ok(stream(VecDeque::new(), inbox))
+                Ok(stream(VecDeque::new(), EventSource::Inbox(inbox)))
             }
             Act::End => {
                 let id = route.protocol_session.as_ref().ok_or(UpstreamError::SessionNeeded)?;
@@ -180,16 +180,9 @@ async fn exchange(
         return Ok(empty(StatusCode::ACCEPTED));
     };
     let mut inbox = child.request(party, message, modern).await?;
-    let first = match inbox.next().await {
-        Some(first) => first?,
-        None => return Err(UpstreamError::BrokeOff { why: "no answer".to_owned() }),
-    };
-    Ok(if matches!(first.kind(), Kind::Response { .. }) {
-        // A child has no way to give a status.
-        let status = if modern { modern::status_of(&first) } else { 200 };
-        whole(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), first)
-    } else {
-        stream([first].into(), inbox)
+    Ok(match inbox.next().await.transpose()? {
+        Some(first) => begun(first, modern, EventSource::Inbox(inbox)),
+        None => stream_end(),
     })
 }
 
@@ -197,7 +190,7 @@ fn whole(status: StatusCode, message: Message) -> Answer {
     Answer { status, headers: json_headers(), body: Body::Decoded(Box::new(message)) }
 }
 
-fn with_session(mut answer: Answer, id: &str) -> Answer {
+pub(super) fn with_session(mut answer: Answer, id: &str) -> Answer {
     if let Ok(value) = HeaderValue::from_str(id) {
         answer.headers.insert(headers::SESSION_ID, value);
     }
@@ -208,9 +201,25 @@ fn json_headers() -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(headers::JSON))])
 }
 
-fn stream(ahead: VecDeque<Message>, inbox: Inbox) -> Answer {
-    let ahead = ahead.into_iter().map(Incoming::Message).collect();
-    let events = Events { ahead, source: EventSource::Child(inbox) };
+/// An answer that begins with `first`; the rest comes from `source`. Its status is that of a modern
+/// answer, where it is one: a server that is no Streamable HTTP has no way to give any.
+pub(super) fn begun(first: Incoming, modern: bool, source: EventSource) -> Answer {
+    match first {
+        Incoming::Message(first) if matches!(first.kind(), Kind::Response { .. }) => {
+            let status = if modern { modern::status_of(&first) } else { 200 };
+            whole(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), first)
+        }
+        first => stream([first].into(), source),
+    }
+}
+
+/// The answer to a request that was cancelled: a stream that ends, with nothing on it.
+pub(super) fn stream_end() -> Answer {
+    stream(VecDeque::new(), EventSource::Nothing)
+}
+
+pub(super) fn stream(ahead: VecDeque<Incoming>, source: EventSource) -> Answer {
+    let events = Events { ahead, source };
     // The second and third keep proxies from holding events back.
     let headers = HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM)),
@@ -220,6 +229,6 @@ fn stream(ahead: VecDeque<Message>, inbox: Inbox) -> Answer {
     Answer { status: StatusCode::OK, headers, body: Body::Stream(events) }
 }
 
-fn empty(status: StatusCode) -> Answer {
+pub(super) fn empty(status: StatusCode) -> Answer {
     Answer { status, headers: HeaderMap::new(), body: Body::Empty }
 }

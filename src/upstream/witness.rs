@@ -54,7 +54,7 @@ impl ChildWitness {
         };
         let body = json!({ "seccomp": report.seccomp, "missing": report.missing });
         let has_more = report.seccomp || !report.missing.is_empty();
-        let body = has_more.then(|| body.to_string().into_bytes());
+        let body = has_more.then(|| body.to_string().into());
         recorder.append(Entry { record, body }).await.map(drop)
     }
 
@@ -93,7 +93,7 @@ impl ChildWitness {
             lines,
             dropped,
         };
-        let body = (lines > 0).then(|| json!({ "text": text }).to_string().into_bytes());
+        let body = (lines > 0).then(|| json!({ "text": text }).to_string().into());
         self.append(Entry { record, body }).await;
     }
 

@@ -3,6 +3,7 @@ the names that its scenarios use.
 
     fixture.py                      over stdio
     fixture.py --http               on a free port of 127.0.0.1; prints {"port": N}
+    fixture.py --sse                the same over HTTP+SSE, with its streams at /sse
 
 What a scenario demands stands in its description: `conformance list`, and `dist/index.js` of the
 npm package @modelcontextprotocol/conformance.
@@ -12,12 +13,14 @@ import asyncio
 import json
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import mcp_types as types
 import uvicorn
 from mcp.server import CacheHint, Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.sse import SseServerTransport
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventMessage, EventStore
 from mcp.server.subscriptions import (
@@ -156,6 +159,20 @@ async def progress(ctx, _params) -> dict[str, Any]:
     return content(text("three steps were reported"))
 
 
+async def slow(_ctx, params) -> dict[str, Any]:
+    """Says in a file that it has begun, and how it ended: when told to there, or cancelled."""
+    file = Path(params.arguments["file"])
+    file.write_text("begun")
+    try:
+        while file.read_text() != "end":
+            await asyncio.sleep(0.05)
+    except asyncio.CancelledError:
+        file.write_text("cancelled")
+        raise
+    file.write_text("ended")
+    return content(text("ended as told"))
+
+
 async def reconnection(ctx, _params) -> dict[str, Any]:
     """Drops its stream in the middle; the client fetches the rest with Last-Event-ID."""
     await log(ctx, "before the stream ends")
@@ -287,6 +304,7 @@ TOOLS: dict[str, Any] = {
     ),
     "test_tool_with_logging": logging,
     "test_tool_with_progress": progress,
+    "test_slow": (slow, schema(file=STRING)),
     "test_reconnection": reconnection,
     "test_sampling": (sampling, schema(prompt=STRING)),
     "test_elicitation": (elicit(None, USER), schema(message=STRING)),
@@ -464,14 +482,31 @@ security = RequestStateSecurity.ephemeral()
 server.middleware.append(RequestStateBoundary(security, default_audience="fixture"))
 
 
+async def over_sse(scope: Any, receive: Any, send: Any) -> None:
+    """HTTP+SSE, as an ASGI application."""
+    if scope["type"] != "http":
+        return
+    if scope["path"] != "/sse":
+        await sse.handle_post_message(scope, receive, send)
+        return
+    async with sse.connect_sse(scope, receive, send) as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+sse = SseServerTransport("/messages")
+
+
 async def main() -> None:
-    if sys.argv[1:] != ["--http"]:
+    if sys.argv[1:] not in (["--http"], ["--sse"]):
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
         return
     listener = socket.create_server(("127.0.0.1", 0))
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
-    app = server.streamable_http_app(event_store=Events(), retry_interval=100)
+    if sys.argv[1] == "--sse":
+        app = over_sse
+    else:
+        app = server.streamable_http_app(event_store=Events(), retry_interval=100)
     await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[listener])
 
 

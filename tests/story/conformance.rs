@@ -12,6 +12,7 @@ crate::stories![
     modern_scenarios_see_no_gateway,
     legacy_scenarios_in_front_of_stdio,
     modern_scenarios_in_front_of_stdio,
+    legacy_scenarios_in_front_of_sse,
 ];
 
 /// Everything goes, so that only the gateway itself can make a difference.
@@ -99,8 +100,8 @@ const MEANT: &[Meant] = &[
     },
 ];
 
-/// What a pipe cannot carry, between the same server on stdio and on HTTP.
-const MEANT_OF_STDIO: &[Meant] = &[
+/// What a pipe cannot carry, between the same server on stdio or HTTP+SSE and on Streamable HTTP.
+const MEANT_OF_PIPES: &[Meant] = &[
     Meant {
         versions: &["2025-11-25"],
         scenario: "sse-polling",
@@ -170,11 +171,18 @@ fn modern_scenarios_see_no_gateway(world: &World) -> anyhow::Result<()> {
 }
 
 fn legacy_scenarios_in_front_of_stdio(world: &World) -> anyhow::Result<()> {
-    see_no_stdio(world, "2025-11-25")
+    let command = world.fixture_stdio()?;
+    see_no_pipe(world, "2025-11-25", |site| site.stdio("fixture", &command))
 }
 
 fn modern_scenarios_in_front_of_stdio(world: &World) -> anyhow::Result<()> {
-    see_no_stdio(world, "2026-07-28")
+    let command = world.fixture_stdio()?;
+    see_no_pipe(world, "2026-07-28", |site| site.stdio("fixture", &command))
+}
+
+fn legacy_scenarios_in_front_of_sse(world: &World) -> anyhow::Result<()> {
+    let fixture = world.fixture_sse()?;
+    see_no_pipe(world, "2025-11-25", |site| site.sse("fixture", &fixture.url))
 }
 
 fn see_no_gateway(world: &World, version: &str) -> anyhow::Result<()> {
@@ -203,19 +211,21 @@ fn see_no_gateway(world: &World, version: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The server speaks stdio and the gateway is its HTTP: compared with the HTTP that the SDK
-/// itself gives the same server.
-fn see_no_stdio(world: &World, version: &str) -> anyhow::Result<()> {
+/// The server speaks through one pipe and the gateway is its Streamable HTTP: compared with what
+/// the SDK itself gives the same server.
+fn see_no_pipe<'a>(
+    world: &'a World<'a>,
+    version: &str,
+    register: impl FnOnce(Site<'a>) -> Site<'a>,
+) -> anyhow::Result<()> {
     let idp = world.idp()?;
     let http = world.fixture()?;
-    let server = Site::new(world, &idp)
-        .stdio("fixture", &world.fixture_stdio()?)
-        .policy("everything.cedar", EVERYTHING)
-        .start()?;
+    let site = Site::new(world, &idp).policy("everything.cedar", EVERYTHING);
+    let server = register(site).start()?;
     let direct = Run::new(world, "direct", version, &http.url)?;
     let relay = relay(&server, &idp, "fixture")?;
-    let stdio = Run::new(world, "stdio", version, &relay.url)?;
-    agree(version, MEANT_OF_STDIO, &direct.outcomes(), "stdio", &stdio.outcomes());
+    let pipe = Run::new(world, "pipe", version, &relay.url)?;
+    agree(version, MEANT_OF_PIPES, &direct.outcomes(), "pipe", &pipe.outcomes());
     server.verify()?.exits(0);
     Ok(())
 }

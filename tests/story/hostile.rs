@@ -18,7 +18,7 @@ crate::stories![
 const SSN: &str = "078-05-1120";
 
 /// A server that answers with exactly the bytes that `answer` gives for a method and a body.
-fn upstream(answer: fn(&str, &str) -> String) -> anyhow::Result<String> {
+pub fn upstream(answer: fn(&str, &str) -> String) -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}/mcp", listener.local_addr()?);
     // Ends with the process of the stories: it holds nothing.

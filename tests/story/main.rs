@@ -27,6 +27,7 @@ mod disk;
 mod hostile;
 mod keyring;
 mod login;
+mod pairs;
 mod refused;
 mod servers;
 mod serving;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         ("children", children::STORIES),
         ("clients", clients::STORIES),
         ("conformance", conformance::STORIES),
+        ("pairs", pairs::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),

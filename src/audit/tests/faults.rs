@@ -79,8 +79,9 @@ struct Plan {
     dead: bool,
     /// All operations so far.
     log: Vec<(Place, Op)>,
-    /// Where the last write to the journal began, until it has been synced.
-    written_from: Option<u64>,
+    /// Where the last write to the journal began and ended, its spare room aside, until it has
+    /// been synced.
+    written: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,8 +157,10 @@ impl FaultyDisk {
 impl Disk for FaultyDisk {
     fn write(&self, place: Place, file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
         let fault = self.step(place, Op::Write)?;
+        // The spare room behind a frame is no place for interesting faults.
+        let frame = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         if place == Place::Journal {
-            self.0.lock().unwrap().written_from = Some(at);
+            self.0.lock().unwrap().written = Some((at, at + frame as u64));
         }
         match fault {
             None => RealDisk.write(place, file, at, bytes),
@@ -166,7 +169,7 @@ impl Disk for FaultyDisk {
                 Err(io::ErrorKind::StorageFull.into())
             }
             Some(_) => {
-                RealDisk.write(place, file, at, &bytes[..bytes.len() / 2])?;
+                RealDisk.write(place, file, at, &bytes[..frame / 2])?;
                 Err(io::ErrorKind::StorageFull.into())
             }
         }
@@ -174,11 +177,11 @@ impl Disk for FaultyDisk {
 
     fn sync(&self, place: Place, file: &File) -> io::Result<()> {
         let fault = self.step(place, Op::Sync)?;
-        let unsynced = self.0.lock().unwrap().written_from.take_if(|_| place == Place::Journal);
+        let unsynced = self.0.lock().unwrap().written.take_if(|_| place == Place::Journal);
         let Some(fault) = fault else { return Ok(()) };
-        if let Some(from) = unsynced {
+        if let Some((from, frame_end)) = unsynced {
             let end = file.metadata()?.len();
-            let middle = from + (end - from) / 2;
+            let middle = from + (frame_end - from) / 2;
             match fault {
                 Fault::CutAtSync => file.set_len(middle)?,
                 Fault::ZeroAtSync => {
@@ -498,6 +501,7 @@ fn what_no_crash_explains_is_not_repaired() {
         let (mut log, _) = Log::open(&bench.root(), bench.key(), disk(), limit).unwrap();
         work(&mut log, 0..3 * BATCH);
         log.publish().unwrap();
+        log.tidy();
         drop(log);
         harm(&bench.root());
         let journal = fs::read(last_segment(&bench.root())).ok();
@@ -505,6 +509,40 @@ fn what_no_crash_explains_is_not_repaired() {
         assert!(matches!(error, Some(OpenError::Damaged { .. })), "{name}: {error:?}");
         assert_eq!(fs::read(last_segment(&bench.root())).ok(), journal, "{name}: was changed");
     }
+}
+
+#[test]
+fn spare_room_behind_the_frames_is_none_of_them() {
+    let bench = Bench::new();
+    let disk = FaultyDisk::default;
+    let open = || Log::open(&bench.root(), bench.key(), disk(), u64::MAX);
+    let (mut log, _) = open().unwrap();
+    let mut acknowledged = work(&mut log, 0..BATCH);
+    log.publish().unwrap();
+    let length = || fs::metadata(last_segment(&bench.root())).unwrap().len();
+    let with_spare = length();
+    // The next frames are written into it, and the file does not grow.
+    acknowledged.extend(work(&mut log, BATCH..BATCH + 1));
+    assert_eq!(length(), with_spare);
+    log.publish().unwrap();
+    assert_eq!(bench.verify().unwrap().unfinished, 0);
+    drop(log);
+
+    // A write that was cut short in the middle of it is dropped, and said so.
+    let path = last_segment(&bench.root());
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    bytes[end + 3000..end + 3100].fill(7);
+    fs::write(&path, &bytes).unwrap();
+    let (mut log, opened) = open().unwrap();
+    assert_eq!(opened.dropped, with_spare - end as u64);
+    assert_eq!(length(), end as u64);
+    acknowledged.extend(work(&mut log, BATCH + 1..BATCH + 2));
+    log.publish().unwrap();
+    log.tidy();
+    assert!(length() < with_spare);
+    drop(log);
+    check(&bench, &acknowledged, "spare room");
 }
 
 fn last_segment(root: &Path) -> PathBuf {

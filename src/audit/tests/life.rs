@@ -136,9 +136,11 @@ async fn what_does_not_fit_is_refused_and_the_rest_goes_on() {
     let recorder = bench.open();
     let long = Entry::from(Record::PolicyLoaded { hash: "a".repeat(70_000) });
     assert!(matches!(recorder.append(long).await, Err(RecordError::Leaf(_))));
-    let large = Entry { record: Record::Stopped, body: Some(vec![0; crate::audit::MAX_BODY + 1]) };
+    let large =
+        Entry { record: Record::Stopped, body: Some(vec![0; crate::audit::MAX_BODY + 1].into()) };
     assert!(matches!(recorder.append(large).await, Err(RecordError::BodyTooLong { .. })));
-    let largest = Entry { record: Record::Stopped, body: Some(vec![0; crate::audit::MAX_BODY]) };
+    let largest =
+        Entry { record: Record::Stopped, body: Some(vec![0; crate::audit::MAX_BODY].into()) };
     assert_eq!(recorder.append(largest).await.unwrap(), 0);
     let longest = Entry::from(Record::PolicyLoaded { hash: "a".repeat(65_000) });
     let many = (0..300).map(|_| recorder.append(longest.clone()));

@@ -68,7 +68,7 @@ fn verify(root: &Path, key: &LogKey) -> Result<Report, Broken> {
 /// An entry that can be told from others, with a body if its number is odd.
 fn entry(number: u64) -> Entry {
     let record = Record::PolicyLoaded { hash: format!("{number:04}") };
-    let body = (number % 2 == 1).then(|| format!("{{\"n\":{number}}}").into_bytes());
+    let body = (number % 2 == 1).then(|| format!("{{\"n\":{number}}}").into());
     Entry { record, body }
 }
 

@@ -84,9 +84,7 @@ impl Bridge {
         let mut map = match mirror::version(message) {
             Some(version) => {
                 let tools = self.tools.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-                mirror::request_headers(message, &version, |tool| {
-                    tools.get(tool).map_or(&[][..], Vec::as_slice)
-                })
+                mirror::request_headers(message, &version, |tool| tools.of(tool))
             }
             None => self.legacy_headers(),
         };
@@ -275,7 +273,7 @@ impl Bridge {
             Some("tools/list") => {
                 let mut tools =
                     self.tools.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-                tools.extend(mirror::declared(result));
+                tools.note(result);
             }
             _ => {}
         }
@@ -287,22 +285,12 @@ fn unanswered(request: &Message) -> Problem {
         return Problem::new(StatusCode::BAD_GATEWAY, "stream_ended", "the subscription ended")
             .hint("subscribe again");
     }
-    Problem::new(
-        StatusCode::BAD_GATEWAY,
-        "outcome_unknown",
-        "the server's stream ended before its answer; the call may have been made",
-    )
-    .hint("run `mcpx sessions` to see whether the call was made")
+    Problem::outcome_unknown(problem::STREAM_ENDED)
 }
 
 fn broken(error: &reqwest::Error) -> Problem {
     tracing::debug!(%error, "a stream broke");
-    Problem::new(
-        StatusCode::BAD_GATEWAY,
-        "outcome_unknown",
-        "the connection to the gateway broke before the answer; the call may have been made",
-    )
-    .hint("run `mcpx sessions` to see whether the call was made")
+    Problem::outcome_unknown(problem::STREAM_BROKE)
 }
 
 async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Bytes, Problem> {

@@ -70,6 +70,11 @@ impl<'a> Site<'a> {
         self
     }
 
+    /// Registers a server that speaks HTTP+SSE.
+    pub fn sse(self, name: &str, url: &str) -> Self {
+        self.http(name, url).with("transport = \"sse\"")
+    }
+
     /// Registers a server that is started as a child.
     pub fn stdio(mut self, name: &str, command: &[String]) -> Self {
         write!(

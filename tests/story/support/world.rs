@@ -22,7 +22,14 @@ pub struct World<'a> {
 pub struct Upstream {
     /// Where it listens.
     pub url: String,
-    _proc: Proc,
+    proc: Proc,
+}
+
+impl Upstream {
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.proc.kill();
+    }
 }
 
 impl<'a> World<'a> {
@@ -126,7 +133,18 @@ impl<'a> World<'a> {
         let [node, script, _] = self.everything_stdio()?;
         let mut command = self.command(node)?;
         command.args([&script, "streamableHttp"]).env("PORT", "0");
-        self.http_server("everything", command)
+        self.http_server("everything", "mcp", command)
+    }
+
+    /// `server-everything` over HTTP+SSE.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn everything_sse(&self) -> anyhow::Result<Upstream> {
+        let [node, script, _] = self.everything_stdio()?;
+        let mut command = self.command(node)?;
+        command.args([&script, "sse"]).env("PORT", "0");
+        self.http_server("everything-sse", "sse", command)
     }
 
     /// `server-everything` over stdio.
@@ -154,7 +172,7 @@ impl<'a> World<'a> {
         let [node, arguments @ ..] = self.dbhub_stdio()?;
         let mut command = self.command(node)?;
         command.args(arguments).args(["--transport", "http", "--port", "0"]).args(more);
-        self.http_server("dbhub", command)
+        self.http_server("dbhub", "mcp", command)
     }
 
     /// DBHub over stdio on a fresh database of customers.
@@ -213,7 +231,7 @@ impl<'a> World<'a> {
         command.args([&script, &file, "--http"]);
         let mut proc = Proc::start(self, "ledger", command)?;
         let port = proc.first_json_line()?["port"].clone();
-        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), _proc: proc })
+        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), proc })
     }
 
     /// The server that the conformance suite is content with, over HTTP.
@@ -221,12 +239,24 @@ impl<'a> World<'a> {
     /// # Errors
     /// It does not start.
     pub fn fixture(&self) -> anyhow::Result<Upstream> {
+        self.fixture_over("--http", "mcp")
+    }
+
+    /// The server that the conformance suite is content with, over HTTP+SSE.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn fixture_sse(&self) -> anyhow::Result<Upstream> {
+        self.fixture_over("--sse", "sse")
+    }
+
+    fn fixture_over(&self, transport: &str, path: &str) -> anyhow::Result<Upstream> {
         let [python, script] = self.fixture_stdio()?;
         let mut command = self.command(python)?;
-        command.args([&script, "--http"]);
+        command.args([&script, transport]);
         let mut proc = Proc::start(self, "fixture", command)?;
         let port = proc.first_json_line()?["port"].clone();
-        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), _proc: proc })
+        Ok(Upstream { url: format!("http://127.0.0.1:{port}/{path}"), proc })
     }
 
     /// The server that the conformance suite is content with, over stdio.
@@ -253,7 +283,12 @@ impl<'a> World<'a> {
     }
 
     /// Starts a Node server of somebody else's on a free port of 127.0.0.1.
-    fn http_server(&self, name: &str, mut command: Command) -> anyhow::Result<Upstream> {
+    fn http_server(
+        &self,
+        name: &str,
+        path: &str,
+        mut command: Command,
+    ) -> anyhow::Result<Upstream> {
         let file = self.dir.join(format!("{name}.port"));
         let preload = self.parts.script("loopback.cjs");
         command
@@ -264,7 +299,7 @@ impl<'a> World<'a> {
             let Ok(ready) = fs::read(&file) else { return Ok(None) };
             Ok(Some(serde_json::from_slice::<Value>(&ready)?["port"].clone()))
         })?;
-        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), _proc: proc })
+        Ok(Upstream { url: format!("http://127.0.0.1:{port}/{path}"), proc })
     }
 }
 

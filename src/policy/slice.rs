@@ -1,0 +1,276 @@
+//! Of all policies, those whose scope can meet a question: thousands that speak of other groups,
+//! actions and connections then cost nothing.
+//!
+//! A policy whose scope does not match is neither satisfied nor able to fail: Cedar looks at the
+//! scope before the conditions. So leaving it out changes no decision, no reason and no error. The
+//! slices err on the side of keeping: they look at what a scope names, never at conditions.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cedar_policy::{
+    ActionConstraint, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint,
+};
+
+use super::context::{Question, groups_of};
+
+/// Slices that are remembered. Who asks for more makes them anew.
+const REMEMBERED: usize = 1024;
+
+/// The policies, by whom and what they can concern.
+#[derive(Debug, Default)]
+pub(super) struct Slices {
+    /// Every action that a policy names. Others differ in their groups only.
+    named: BTreeSet<String>,
+    made: Mutex<HashMap<Key, Arc<PolicySet>>>,
+}
+
+/// All that a scope can tell apart, but for the tool, prompt or resource.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    subject: String,
+    groups: BTreeSet<String>,
+    /// The action, if a policy names it, and the groups of actions that it is in.
+    action: Option<String>,
+    action_groups: &'static [&'static str],
+    connection: String,
+}
+
+impl Slices {
+    /// What there is to know of the policies `all`.
+    pub(super) fn of(all: &PolicySet) -> Self {
+        let actions = all.policies().flat_map(|policy| match policy.action_constraint() {
+            ActionConstraint::Any => Vec::new(),
+            ActionConstraint::Eq(action) => vec![action],
+            ActionConstraint::In(actions) => actions,
+        });
+        let named = actions.map(|action| id(&action).to_owned()).collect();
+        Self { named, made: Mutex::default() }
+    }
+
+    /// Those of `all` that can decide the question.
+    pub(super) fn slice(&self, all: &PolicySet, question: &Question<'_>) -> Arc<PolicySet> {
+        let key = Key {
+            subject: question.subject.id.as_str().to_owned(),
+            groups: question.subject.identity.groups.iter().cloned().collect(),
+            action: self.named.get(question.action).cloned(),
+            action_groups: groups_of(question.action),
+            connection: question.connection.as_str().to_owned(),
+        };
+        if let Some(made) = self.made().get(&key) {
+            return Arc::clone(made);
+        }
+        let policies = all.policies().filter(|policy| key.can_meet(policy)).cloned();
+        let mut slice = PolicySet::new();
+        for policy in policies {
+            // The ids are taken from a set, so they differ; were one to be refused all the same,
+            // the whole set is the slice.
+            if slice.add(policy).is_err() {
+                return Arc::new(all.clone());
+            }
+        }
+        let slice = Arc::new(slice);
+        let mut made = self.made();
+        if made.len() >= REMEMBERED {
+            made.clear();
+        }
+        made.insert(key, Arc::clone(&slice));
+        slice
+    }
+
+    fn made(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<PolicySet>>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Key {
+    fn can_meet(&self, policy: &Policy) -> bool {
+        self.principal(&policy.principal_constraint())
+            && self.action(&policy.action_constraint())
+            && self.resource(&policy.resource_constraint())
+    }
+
+    fn principal(&self, constraint: &PrincipalConstraint) -> bool {
+        match constraint {
+            PrincipalConstraint::Any | PrincipalConstraint::Is(_) => true,
+            PrincipalConstraint::Eq(uid)
+            | PrincipalConstraint::In(uid)
+            | PrincipalConstraint::IsIn(_, uid) => match kind(uid).as_str() {
+                "Subject" => id(uid) == self.subject,
+                "Group" => self.groups.contains(id(uid)),
+                _ => true,
+            },
+        }
+    }
+
+    fn action(&self, constraint: &ActionConstraint) -> bool {
+        let is = |uid: &EntityUid| {
+            self.action.as_deref() == Some(id(uid)) || self.action_groups.contains(&id(uid))
+        };
+        match constraint {
+            ActionConstraint::Any => true,
+            ActionConstraint::Eq(uid) => is(uid),
+            ActionConstraint::In(uids) => uids.iter().any(is),
+        }
+    }
+
+    fn resource(&self, constraint: &ResourceConstraint) -> bool {
+        match constraint {
+            ResourceConstraint::Any | ResourceConstraint::Is(_) => true,
+            ResourceConstraint::Eq(uid)
+            | ResourceConstraint::In(uid)
+            | ResourceConstraint::IsIn(_, uid) => match kind(uid).as_str() {
+                "Connection" => id(uid) == self.connection,
+                // Their ids begin with the connection's name, which has no slash.
+                "Tool" | "Prompt" | "Resource" => {
+                    id(uid).split_once('/').is_some_and(|(name, _)| name == self.connection)
+                }
+                _ => true,
+            },
+        }
+    }
+}
+
+fn kind(uid: &EntityUid) -> String {
+    uid.type_name().to_string()
+}
+
+fn id(uid: &EntityUid) -> &str {
+    uid.id().unescaped()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+
+    use cedar_policy::Authorizer;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::{Direction, Facts, Target};
+    use crate::types::{ConnectionName, Identity, Subject, SubjectId, Timestamp};
+
+    const PRINCIPALS: &[&str] = &[
+        "principal",
+        "principal == Subject::\"sub_0000000000000001\"",
+        "principal in Group::\"a\"",
+        "principal in Group::\"b\"",
+        "principal is Subject",
+        "principal is Subject in Group::\"a\"",
+        "principal in Other::\"a\"",
+    ];
+    const ACTIONS: &[&str] = &[
+        "action",
+        "action == Action::\"tools/call\"",
+        "action == Action::\"read\"",
+        "action in Action::\"read\"",
+        "action in [Action::\"tools/call\", Action::\"protocol\"]",
+        "action in [Action::\"x/unknown\"]",
+    ];
+    const RESOURCES: &[&str] = &[
+        "resource",
+        "resource in Connection::\"crm\"",
+        "resource == Connection::\"crm\"",
+        "resource == Tool::\"crm/get\"",
+        "resource in Tool::\"crm/get\"",
+        "resource == Tool::\"crm-two/get\"",
+        "resource is Tool",
+        "resource is Tool in Connection::\"crm\"",
+    ];
+    const CONDITIONS: &[&str] =
+        &["", "when { context.approved }", "when { context.arguments.missing == 1 }"];
+
+    fn policy() -> impl Strategy<Value = String> {
+        let of = |choices: &'static [&'static str]| prop::sample::select(choices);
+        let effect = of(&["permit", "forbid"]);
+        (effect, of(PRINCIPALS), of(ACTIONS), of(RESOURCES), of(CONDITIONS)).prop_map(
+            |(effect, principal, action, resource, condition)| {
+                format!("{effect} ({principal}, {action}, {resource}) {condition};")
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_slice_decides_as_the_whole_does(
+            policies in prop::collection::vec(policy(), 0..12),
+            subject in 1u8..3,
+            groups in prop::collection::vec(prop::sample::select(&["a", "b", "c"][..]), 0..3),
+            action in prop::sample::select(
+                &["tools/call", "tools/list", "ping", "x/unknown", "x/other"][..]
+            ),
+            connection in prop::sample::select(&["crm", "crm-two"][..]),
+            on_tool in any::<bool>(),
+            approved in any::<bool>(),
+        ) {
+            let all = PolicySet::from_str(&policies.join("\n")).unwrap();
+            let subject = Subject {
+                id: format!("sub_{subject:016}").parse::<SubjectId>().unwrap(),
+                identity: Identity {
+                    issuer: "i".into(),
+                    sub: "s".into(),
+                    email: None,
+                    groups: groups.into_iter().map(str::to_owned).collect(),
+                },
+            };
+            let target =
+                if on_tool { Target::Tool("get".to_owned()) } else { Target::Connection };
+            let connection: ConnectionName = connection.parse().unwrap();
+            let question = Question {
+                subject: &subject,
+                connection: &connection,
+                action,
+                target: &target,
+                direction: Direction::ClientToServer,
+                params: None,
+                approved,
+            };
+            let facts = Facts {
+                now: Timestamp::from_second(0).unwrap(),
+                source: None,
+                grant_age_seconds: 0,
+                reason: None,
+            };
+            let (request, entities) = question.put(&facts).unwrap();
+            let slices = Slices::of(&all);
+            let ask = |policies: &PolicySet| {
+                let response = Authorizer::new().is_authorized(&request, policies, &entities);
+                let mut reasons: Vec<_> =
+                    response.diagnostics().reason().map(ToString::to_string).collect();
+                let mut errors: Vec<_> =
+                    response.diagnostics().errors().map(ToString::to_string).collect();
+                reasons.sort();
+                errors.sort();
+                (response.decision(), reasons, errors)
+            };
+            let whole = ask(&all);
+            // The second time it is remembered.
+            for _ in 0..2 {
+                prop_assert_eq!(&ask(&slices.slice(&all, &question)), &whole);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_meet_a_question_is_left_out() {
+        let mut text = String::new();
+        for number in 0..100 {
+            text.push_str(&format!(
+                "permit (principal in Group::\"g{number}\", action, resource);
+                 permit (principal, action, resource in Connection::\"c{number}\");
+                 permit (principal, action == Action::\"x/a{number}\", resource);"
+            ));
+        }
+        let all = PolicySet::from_str(&text).unwrap();
+        let key = |action: &str| Key {
+            subject: "sub_0000000000000001".to_owned(),
+            groups: BTreeSet::from(["g7".to_owned()]),
+            action: Some(action.to_owned()),
+            action_groups: &[],
+            connection: "c8".to_owned(),
+        };
+        let meets = |key: &Key| all.policies().filter(|policy| key.can_meet(policy)).count();
+        assert_eq!(meets(&key("x/a9")), 3);
+        assert_eq!(meets(&key("tools/call")), 2);
+    }
+}

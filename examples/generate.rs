@@ -1,13 +1,17 @@
-//! Writes `man/` and `completions/` from the tree of verbs: `cargo run --example generate`.
+//! Writes `man/` and `completions/` from the tree of verbs, and `docs/mediation.md` from the table
+//! of who may send what: `cargo run --example generate`.
 //!
 //! `tests/cli_reference.rs` holds what is checked in against what this makes, so a change of the
-//! command line shows in review. The output depends on nothing but the tree: no date, no terminal
-//! width, no environment.
+//! command line or of that table shows in review. The output depends on nothing else: no date, no
+//! terminal width, no environment.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap_complete::Shell;
+
+#[path = "generate/mediation.rs"]
+mod mediation;
 
 /// Every generated file by its path in the repository.
 pub(crate) fn files() -> std::io::Result<BTreeMap<PathBuf, Vec<u8>>> {
@@ -22,6 +26,7 @@ pub(crate) fn files() -> std::io::Result<BTreeMap<PathBuf, Vec<u8>>> {
         clap_complete::generate(shell, &mut mcpx::cli::command(), "mcpx", &mut script);
         files.insert(Path::new("completions").join(name), script);
     }
+    files.insert(PathBuf::from("docs/mediation.md"), mediation::page().into_bytes());
     Ok(files)
 }
 

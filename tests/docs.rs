@@ -104,6 +104,7 @@ fn every_error_code_has_its_line() {
     let places: &[(&str, &str)] = &[
         ("src/gateway/refusal.rs", r#""([a-z]+(?:_[a-z]+)+)""#),
         ("src/gateway/answer.rs", r#"failed_closed\("([a-z_]+)""#),
+        ("src/gateway/asked.rs", r#"failed_closed\("([a-z_]+)""#),
         ("src/gateway/decode.rs", r#"failed_closed\("([a-z_]+)""#),
         ("src/gateway/respond.rs", r#""mcpx":\{\{"code":"([a-z_]+)""#),
         ("src/upstream/mod.rs", r#"=> "([a-z_]+)""#),

@@ -1,35 +1,41 @@
-//! One session of an MCP client (2025-11-25, Streamable HTTP), as light as can be: what it costs is
-//! not what is measured.
+//! One session of an MCP client, of either era, over HTTP or straight to a child, as light as can
+//! be: what it costs is not what is measured.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Request, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use mcpx::broker::grant::GrantSource;
 use mcpx::mcp::sse::Decoder;
 use url::Url;
 
+use super::answers::{MODERN, envelope, for_era};
+use super::child::Pipe;
 use super::payload::{self, Payload};
-use super::place::{Place, Way};
-use super::upstream::{CREDENTIAL, envelope};
+use super::place::Place;
+use super::upstream::CREDENTIAL;
+use super::ways::{Era, Reach, Route, Way};
 
-/// A session that has been initialized.
+/// A session that is ready for calls.
 pub struct Client {
-    url: Url,
-    authorization: Authorization,
-    session: String,
-    sender: Option<SendRequest<Full<Bytes>>>,
+    era: Era,
+    link: Link,
     next: u64,
 }
 
-enum Authorization {
-    Nothing,
-    Credential,
-    Grant(Arc<GrantSource>),
+enum Link {
+    Http(Box<Http>),
+    Pipe(Box<Pipe>),
 }
+
+static OPENED: AtomicU64 = AtomicU64::new(0);
+/// As many as one session may use in a run.
+const IDS: u64 = 10_000_000;
 
 /// What every answer to one tool must be: all of it but the id.
 #[derive(Clone)]
@@ -39,38 +45,78 @@ pub struct Expected {
 }
 
 impl Client {
-    pub async fn open(place: &Place, way: Way) -> Self {
-        let (url, authorization) = match way {
-            Way::Direct => (place.upstream_url(), Authorization::Credential),
-            Way::Gateway => (place.gateway_url(), Authorization::Grant(place.grant().into())),
-            Way::Connect => (place.local.clone(), Authorization::Nothing),
+    pub async fn open(place: &Place, way: Way, route: Route) -> Self {
+        Self::open_to(place, way, route, route.reach.connection(), "/mcp").await
+    }
+
+    /// Opens a session with a certain connection, whose server is at `path` of the upstream.
+    pub async fn open_to(place: &Place, way: Way, route: Route, name: &str, path: &str) -> Self {
+        let link = if route.reach == Reach::Stdio && way == Way::Direct {
+            Link::Pipe(Box::new(Pipe::start(&place.counts())))
+        } else {
+            Link::Http(Box::new(Http::new(place, way, place.url(way, route.reach, name, path))))
         };
-        let session = String::new();
-        let mut client = Self { url, authorization, session, sender: None, next: 1 };
-        let hello = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
-        let (head, body) = client.send(hello.to_owned()).await;
-        assert_eq!(head.status, StatusCode::OK, "{way:?}: {body:?}");
-        client.session = head.headers["mcp-session-id"].to_str().expect("ASCII").to_owned();
-        let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-        let (head, body) = client.send(ready.to_owned()).await;
-        assert_eq!(head.status, StatusCode::ACCEPTED, "{way:?}: {body:?}");
+        // No id is used twice: sessions behind one local port may share a child.
+        let next = 1 + OPENED.fetch_add(1, Ordering::Relaxed) * IDS;
+        let mut client = Self { era: route.era, link, next };
+        if route.era == Era::Legacy {
+            client.shake_hands(way).await;
+        }
         client
+    }
+
+    async fn shake_hands(&mut self, way: Way) {
+        let hello = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
+        let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        match &mut self.link {
+            Link::Http(http) => {
+                let (head, body) = http.post(hello.to_owned(), &[]).await;
+                assert_eq!(head.status, StatusCode::OK, "{way:?}: {body:?}");
+                http.session = head.headers["mcp-session-id"].to_str().expect("ASCII").to_owned();
+                let (head, body) = http.post(ready.to_owned(), &[]).await;
+                assert_eq!(head.status, StatusCode::ACCEPTED, "{way:?}: {body:?}");
+            }
+            Link::Pipe(pipe) => {
+                pipe.send(hello.to_owned()).await;
+                let answer = pipe.receive().await;
+                assert!(answer.contains("serverInfo"), "{answer}");
+                pipe.send(ready.to_owned()).await;
+            }
+        }
     }
 
     /// Begins a slot: a new TCP connection, since servers close those that are quiet.
     pub async fn reconnect(&mut self) {
-        self.sender = None;
-        self.sender().await;
+        if let Link::Http(http) = &mut self.link {
+            http.sender = None;
+            http.sender().await;
+        }
     }
 
-    /// Makes one call whose answer is read in full: raw on the direct way, and masked on others.
+    /// Opens the listening stream, which stays open for as long as what is given back lives. The
+    /// session itself rests from here on: it keeps neither connection nor grant.
+    pub async fn listen(self) -> Response<Incoming> {
+        let Link::Http(mut http) = self.link else { panic!("a child has no such stream") };
+        let response = http.send(Method::GET, String::new(), &[]).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        response
+    }
+
+    pub async fn close(self) {
+        if let Link::Pipe(pipe) = self.link {
+            pipe.close().await;
+        }
+    }
+
+    /// Makes one call whose answer is read in full: raw on ways without mcpx, and masked on others.
     pub async fn learn(&mut self, payload: Payload, way: Way) -> Expected {
         let (id, message) = self.call_tool(payload).await;
         let start = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#);
         let result = message.strip_prefix(&start).and_then(|rest| rest.strip_suffix('}'));
         let result = result.unwrap_or_else(|| panic!("{way:?}: not an answer: {message}"));
         let raw = payload.result();
-        if way == Way::Direct {
+        let raw = for_era(&raw, self.era == Era::Modern);
+        if !way.is_ours() {
             assert_eq!(result, raw);
         } else if let Err(why) = payload::check_masked(&raw, result) {
             panic!("{way:?}: {why}");
@@ -87,17 +133,53 @@ impl Client {
     }
 
     async fn call_tool(&mut self, payload: Payload) -> (u64, String) {
+        let tool = payload.tool();
+        let params = format!(
+            r#""name":"{tool}","arguments":{{"query":"customers on plan pro","limit":50}}"#
+        );
+        self.request("tools/call", &params, Some(tool), payload.is_stream()).await
+    }
+
+    /// Asks for the tools; the request's id and the answer.
+    pub async fn list_tools(&mut self) -> (u64, String) {
+        self.request("tools/list", "", None, false).await
+    }
+
+    /// Makes a request with these members in its `params`; its id and the answer.
+    async fn request(
+        &mut self,
+        method: &str,
+        params: &str,
+        name: Option<&str>,
+        stream: bool,
+    ) -> (u64, String) {
         let id = self.next;
         self.next += 1;
-        let tool = payload.tool();
-        let call = format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"query":"customers on plan pro","limit":50}}}}}}"#
+        let comma = if params.is_empty() { "" } else { "," };
+        let meta = match self.era {
+            Era::Legacy => String::new(),
+            Era::Modern => format!("{comma}{META}"),
+        };
+        let message = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{{params}{meta}}}}}"#
         );
-        let (head, body) = self.send(call).await;
+        let http = match &mut self.link {
+            Link::Http(http) => http,
+            Link::Pipe(pipe) => {
+                pipe.send(message).await;
+                return (id, pipe.receive().await);
+            }
+        };
+        let mut headers = Vec::new();
+        if self.era == Era::Modern {
+            headers.extend([("mcp-protocol-version", MODERN), ("mcp-method", method)]);
+            headers.extend(name.map(|name| ("mcp-name", name)));
+        }
+        let (head, body) = http.post(message, &headers).await;
         let text = String::from_utf8(body.into()).expect("UTF-8");
-        assert_eq!(head.status, StatusCode::OK, "call {id}: {text}");
+        assert_eq!(head.status, StatusCode::OK, "request {id}: {text}");
         let kind = head.headers[header::CONTENT_TYPE].to_str().expect("ASCII");
-        if !payload.is_stream() {
+        if !stream {
             assert_eq!(kind, "application/json");
             return (id, text);
         }
@@ -109,17 +191,68 @@ impl Client {
         assert_eq!(messages.next(), None, "more than one message");
         (id, message)
     }
+}
 
-    async fn send(&mut self, body: String) -> (hyper::http::response::Parts, Bytes) {
+const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"bench","version":"1"}}"#;
+
+/// A connection, and what goes with each request on it.
+struct Http {
+    url: Url,
+    authorization: Authorization,
+    /// Empty before the handshake, and in the modern era.
+    session: String,
+    sender: Option<SendRequest<Full<Bytes>>>,
+}
+
+enum Authorization {
+    Nothing,
+    Credential,
+    Grant(Box<GrantSource>),
+}
+
+impl Http {
+    fn new(place: &Place, way: Way, url: Url) -> Self {
+        let authorization = match way {
+            Way::Direct | Way::Nginx => Authorization::Credential,
+            Way::Gateway => Authorization::Grant(Box::new(place.grant(&url))),
+            Way::Connect => Authorization::Nothing,
+        };
+        Self { url, authorization, session: String::new(), sender: None }
+    }
+
+    async fn post(
+        &mut self,
+        body: String,
+        headers: &[(&str, &str)],
+    ) -> (hyper::http::response::Parts, Bytes) {
+        let (head, body) = self.send(Method::POST, body, headers).await.into_parts();
+        (head, body.collect().await.expect("a whole body").to_bytes())
+    }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        body: String,
+        headers: &[(&str, &str)],
+    ) -> Response<Incoming> {
         let path = self.url.path();
-        let mut request = Request::post(path)
-            .header(header::HOST, format!("127.0.0.1:{}", self.url.port().expect("a port")))
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "application/json, text/event-stream");
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(path)
+            .header(header::HOST, format!("127.0.0.1:{}", self.url.port().expect("a port")));
+        request = match method {
+            Method::GET => request.header(header::ACCEPT, "text/event-stream"),
+            _ => request
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::ACCEPT, "application/json, text/event-stream"),
+        };
         if !self.session.is_empty() {
             request = request
                 .header("mcp-session-id", &self.session)
                 .header("mcp-protocol-version", "2025-11-25");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         match &self.authorization {
             Authorization::Nothing => {}
@@ -128,7 +261,7 @@ impl Client {
             }
             Authorization::Grant(source) => {
                 let token = source.token().await.expect("a grant");
-                let made = source.authorize("POST", &self.url, &token).expect("a proof");
+                let made = source.authorize(method.as_str(), &self.url, &token).expect("a proof");
                 request = request
                     .header(header::AUTHORIZATION, made.authorization.expose())
                     .header("dpop", made.proof);
@@ -137,9 +270,7 @@ impl Client {
         let request = request.body(Full::from(body)).expect("a request");
         let sender = self.sender().await;
         sender.ready().await.expect("an open connection");
-        let response = sender.send_request(request).await.expect("a response");
-        let (head, body) = response.into_parts();
-        (head, body.collect().await.expect("a whole body").to_bytes())
+        sender.send_request(request).await.expect("a response")
     }
 
     async fn sender(&mut self) -> &mut SendRequest<Full<Bytes>> {

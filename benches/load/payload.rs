@@ -1,68 +1,137 @@
-//! The upstream's answers: made-up customers with values that must not get through, as text and as
-//! structured content, and the check of what a masked answer must look like.
+//! The upstream's answers: plain prose, records of which few values are sensitive, and records of
+//! which most are.
 
 use serde_json::{Value, json};
 
 /// Which answer a tool gives, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Payload {
-    /// 2 KB as one JSON body.
-    Small,
-    /// 10 KB as one JSON body.
-    Large,
-    /// 2 KB as one event of an event stream.
-    SmallStream,
+    /// 200 bytes of prose, nothing in it to mask.
+    Plain,
+    /// 10 KB of records; one value in sixty is masked.
+    Sparse,
+    /// 2 KB of records, most of whose values are masked.
+    SmallDense,
+    /// 10 KB of them.
+    Dense,
+    /// 2 KB of them as one event of an event stream.
+    DenseStream,
+    /// The prose as one event of an event stream.
+    PlainStream,
+    /// 16 MB of prose.
+    Huge,
 }
 
-pub const PAYLOADS: [Payload; 3] = [Payload::Small, Payload::Large, Payload::SmallStream];
-
 impl Payload {
+    pub const ALL: [Self; 7] = [
+        Self::Plain,
+        Self::Sparse,
+        Self::SmallDense,
+        Self::Dense,
+        Self::DenseStream,
+        Self::PlainStream,
+        Self::Huge,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
-            Self::Small => "2k",
-            Self::Large => "10k",
-            Self::SmallStream => "2k-sse",
+            Self::Plain => "200",
+            Self::Sparse => "10k",
+            Self::SmallDense => "2k-dense",
+            Self::Dense => "10k-dense",
+            Self::DenseStream => "2k-sse",
+            Self::PlainStream => "200-sse",
+            Self::Huge => "16m",
         }
     }
 
     /// The tool that answers so.
     pub fn tool(self) -> &'static str {
         match self {
-            Self::Small => "small",
-            Self::Large => "large",
-            Self::SmallStream => "small_stream",
+            Self::Plain => "import_status",
+            Self::Sparse => "search_tickets",
+            Self::SmallDense => "get_customers",
+            Self::Dense => "search_customers",
+            Self::DenseStream => "stream_customers",
+            Self::PlainStream => "stream_status",
+            Self::Huge => "import_log",
         }
     }
 
     pub fn is_stream(self) -> bool {
-        self == Self::SmallStream
+        matches!(self, Self::DenseStream | Self::PlainStream)
     }
 
     /// The result, as the upstream sends it.
     pub fn result(self) -> String {
-        let bytes = if self == Self::Large { 10 * 1024 } else { 2 * 1024 };
-        let mut rows: Vec<Value> = Vec::new();
-        loop {
-            let grown = result(&rows);
-            if grown.len() >= bytes {
-                return grown;
+        match self {
+            Self::Plain | Self::PlainStream => prose(PLAIN),
+            Self::Huge => {
+                let mut text = PLAIN.repeat(HUGE / PLAIN.len() + 1);
+                text.truncate(HUGE);
+                prose(&text)
             }
-            rows.push(row(rows.len()));
+            Self::Sparse => records("tickets", 10 * 1024, ticket),
+            Self::SmallDense | Self::DenseStream => records("customers", 2 * 1024, customer),
+            Self::Dense => records("customers", 10 * 1024, customer),
         }
     }
 }
 
-fn result(rows: &[Value]) -> String {
-    let found = json!({ "customers": rows });
-    json!({
-        "content": [{ "type": "text", "text": found.to_string() }],
-        "structuredContent": found,
-        "isError": false,
-    })
-    .to_string()
+const PLAIN: &str = "The import finished after three retries. Two batches were skipped because the \
+                     queue was paused; both run again tonight. ";
+
+/// 16 MB with what is around it stays below 16 MiB, the longest that can be recorded.
+const HUGE: usize = 16_000_000;
+
+fn prose(text: &str) -> String {
+    json!({ "content": [{ "type": "text", "text": text }], "isError": false }).to_string()
 }
 
-fn row(number: usize) -> Value {
+/// So many records that the result has `bytes`: half of it as text, half as structured content.
+fn records(key: &str, bytes: usize, record: fn(usize) -> Value) -> String {
+    let mut rows: Vec<Value> = Vec::new();
+    loop {
+        let found = json!({ key: rows });
+        let result = json!({
+            "content": [{ "type": "text", "text": found.to_string() }],
+            "structuredContent": found,
+            "isError": false,
+        })
+        .to_string();
+        if result.len() >= bytes {
+            return result;
+        }
+        rows.push(record(rows.len()));
+    }
+}
+
+fn ticket(number: usize) -> Value {
+    let pick = |from: &[&'static str]| from[(number * 7 + 3) % from.len()];
+    let mut ticket = json!({
+        "id": 48_200 + number * 13,
+        "opened": format!("2026-10-{:02}T{:02}:{:02}:00Z", 1 + number % 28, number % 24, number * 7 % 60),
+        "status": pick(&["open", "waiting", "solved"]),
+        "priority": pick(&["low", "normal", "high", "urgent"]),
+        "product": pick(&["export", "search", "billing page", "mobile app", "import"]),
+        "summary": pick(&[
+            "The export stops after the first page when a filter is set",
+            "Search results are sorted by age although relevance was chosen",
+            "The page shows last month's total until it is loaded again",
+            "A comment with a long line is cut at the edge of the screen",
+            "The import skips rows whose last column is empty",
+        ]),
+        "minutes_spent": number * 17 % 240,
+        "tags": [pick(&["regression", "question", "wish"]), pick(&["web", "phone", "chat", "form"])],
+    });
+    if number % 5 == 2 {
+        ticket["reporter"] =
+            json!({ "email": format!("person.{number}@example.com"), "plan": "team" });
+    }
+    ticket
+}
+
+fn customer(number: usize) -> Value {
     json!({
         "id": 1000 + number,
         "email": format!("person.{number}@example.com"),
@@ -96,35 +165,32 @@ fn card(number: usize) -> String {
 /// says what is wrong.
 pub fn check_masked(raw: &str, masked: &str) -> Result<(), String> {
     let parse = |text: &str| serde_json::from_str::<Value>(text).map_err(|e| e.to_string());
-    let (raw, parsed) = (parse(raw)?, parse(masked)?);
-    let inner = |result: &Value| parse(result["content"][0]["text"].as_str().unwrap_or_default());
-    same_but_masked(&raw["structuredContent"], &parsed["structuredContent"])?;
-    same_but_masked(&inner(&raw)?, &inner(&parsed)?)?;
-    let values = raw["structuredContent"]["customers"].as_array().cloned().unwrap_or_default();
-    for value in values.iter().flat_map(|row| ["email", "card", "ssn"].map(|key| &row[key])) {
-        if value.as_str().is_none_or(|value| masked.contains(value)) {
-            return Err(format!("{value} got through"));
-        }
-    }
-    Ok(())
+    same_but_masked(&parse(raw)?, &parse(masked)?, masked)
 }
 
-fn same_but_masked(raw: &Value, masked: &Value) -> Result<(), String> {
-    let rows = |of: &Value| of["customers"].as_array().cloned().unwrap_or_default();
-    let (raw, masked) = (rows(raw), rows(masked));
-    if raw.is_empty() || raw.len() != masked.len() {
-        return Err(format!("{} rows instead of {}", masked.len(), raw.len()));
-    }
-    for (raw, masked) in raw.iter().zip(&masked) {
-        let kept = ["id", "plan"].iter().all(|key| raw[key] == masked[key]);
-        let hidden = ["email", "card", "ssn"].iter().all(|key| {
-            raw[key] != masked[key] && masked[key].as_str().is_some_and(|text| !text.is_empty())
-        });
-        let same_keys = raw.as_object().map(|o| o.keys().collect::<Vec<_>>())
-            == masked.as_object().map(|o| o.keys().collect::<Vec<_>>());
-        if !(kept && hidden && same_keys) {
-            return Err(format!("{raw} became {masked}"));
+/// The members that are masked, whatever they hold.
+const SENSITIVE: [&str; 3] = ["email", "card", "ssn"];
+
+fn same_but_masked(raw: &Value, masked: &Value, whole: &str) -> Result<(), String> {
+    match (raw, masked) {
+        (Value::Object(raw), Value::Object(masked)) if raw.keys().eq(masked.keys()) => {
+            raw.iter().zip(masked.values()).try_for_each(|((key, raw), masked)| {
+                if !SENSITIVE.contains(&key.as_str()) {
+                    return same_but_masked(raw, masked, whole);
+                }
+                let hidden = raw.as_str().is_some_and(|raw| !whole.contains(raw));
+                let shown = masked.as_str().is_some_and(|masked| !masked.is_empty());
+                if hidden && shown { Ok(()) } else { Err(format!("{key} {raw} became {masked}")) }
+            })
         }
+        (Value::Array(raw), Value::Array(masked)) if raw.len() == masked.len() => {
+            raw.iter().zip(masked).try_for_each(|(raw, masked)| same_but_masked(raw, masked, whole))
+        }
+        (Value::String(raw), Value::String(masked)) if raw.starts_with('{') => {
+            let parse = |text| serde_json::from_str::<Value>(text).map_err(|e| e.to_string());
+            same_but_masked(&parse(raw)?, &parse(masked)?, whole)
+        }
+        (raw, masked) if raw == masked => Ok(()),
+        (raw, masked) => Err(format!("{raw} became {masked}")),
     }
-    Ok(())
 }

@@ -5,16 +5,19 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::place::{CONNECTION, PROGRAM, Place};
+use super::place::Place;
+use super::server::PROGRAM;
+use super::ways::Reach;
 
 pub async fn measure(place: &Place, times: usize) -> String {
+    let connection = Reach::Http.connection();
     tokio::task::block_in_place(|| {
         let nothing = spread((0..times * 3).map(|_| run("true", &[])).collect());
         let help = spread((0..times * 3).map(|_| run(PROGRAM, &["--help"])).collect());
         let first = spread((0..times).map(|_| first_answer(place)).collect());
         format!(
             "start to end of `mcpx --help`: {help} (of `true`: {nothing})\n\
-             start of `mcpx connect {CONNECTION} --stdio` to its answer to initialize: {first}"
+             start of `mcpx connect {connection} --stdio` to its answer to initialize: {first}"
         )
     })
 }
@@ -32,7 +35,7 @@ fn first_answer(place: &Place) -> Duration {
     let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
     let begun = Instant::now();
     let mut child = Command::new(PROGRAM)
-        .args(["connect", CONNECTION, "--stdio"])
+        .args(["connect", Reach::Http.connection(), "--stdio"])
         .env("MCPX_HOME", &place.home)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

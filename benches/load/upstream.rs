@@ -1,4 +1,4 @@
-//! A fast MCP server over Streamable HTTP (2025-11-25): its own process, one thread, no work but
+//! A fast MCP server over Streamable HTTP, of both eras: its own process, one thread, no work but
 //! its answers. Ends when its standard input does, and then says how many tools it was asked for.
 
 use std::convert::Infallible;
@@ -7,20 +7,22 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use futures_util::StreamExt as _;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::cell::Cell;
 
-use super::payload::{PAYLOADS, Payload};
+use super::answers::{Answer, Answers, MODERN};
 
 /// What every call must carry: the gateway adds it, and the direct way knows it.
 pub const CREDENTIAL: &str = "bench-upstream-credential";
 const SESSION: &str = "bench-upstream-session";
+
+/// Its first argument.
+pub const ARGUMENT: &str = "upstream";
 
 /// The upstream's process.
 pub struct Upstream {
@@ -31,7 +33,7 @@ pub struct Upstream {
 impl Upstream {
     pub fn start() -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program's file"))
-            .arg("upstream")
+            .arg(ARGUMENT)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -59,7 +61,7 @@ impl Upstream {
 pub fn main() {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
-    let served = Rc::new(Served::default());
+    let answers = Rc::new(Answers::default());
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!("{:05}", listener.local_addr().expect("its address").port());
@@ -75,11 +77,11 @@ pub fn main() {
                 accepted = listener.accept() => accepted.expect("a connection"),
             };
             stream.set_nodelay(true).expect("TCP_NODELAY");
-            let served = Rc::clone(&served);
+            let answers = Rc::clone(&answers);
             tokio::task::spawn_local(async move {
                 let service = service_fn(|request| {
-                    let served = Rc::clone(&served);
-                    async move { Ok::<_, Infallible>(served.answer(request).await) }
+                    let answers = Rc::clone(&answers);
+                    async move { Ok::<_, Infallible>(serve(&answers, request).await) }
                 });
                 let serving = hyper::server::conn::http1::Builder::new();
                 // A client that leaves is no error here.
@@ -87,95 +89,71 @@ pub fn main() {
             });
         }
     });
-    println!("{}", served.calls.get());
+    println!("{}", answers.calls.get());
 }
 
-struct Served {
-    /// The results, by tool, made once.
-    results: [(Payload, String); 3],
-    calls: Cell<u64>,
-}
+type Reply = Response<BoxBody<Bytes, Infallible>>;
 
-impl Default for Served {
-    fn default() -> Self {
-        Self { results: PAYLOADS.map(|payload| (payload, payload.result())), calls: Cell::new(0) }
+async fn serve(answers: &Answers, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    let given = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
+    if given("authorization").is_none_or(|value| value != format!("Bearer {CREDENTIAL}")) {
+        return status(StatusCode::UNAUTHORIZED);
+    }
+    let in_session = given("mcp-session-id") == Some(SESSION);
+    match head.method {
+        Method::POST => {}
+        Method::GET if in_session => return silence(),
+        _ => return status(StatusCode::METHOD_NOT_ALLOWED),
+    }
+    let Ok(body) = body.collect().await else {
+        return status(StatusCode::BAD_REQUEST);
+    };
+    // `/mcp/100` is a server with so many tools.
+    let tools = head.uri.path().rsplit('/').next().and_then(|last| last.parse().ok()).unwrap_or(0);
+    let (answer, modern) = answers.to(&body.to_bytes(), tools);
+    if modern {
+        let complete =
+            given("mcp-protocol-version") == Some(MODERN) && given("mcp-method").is_some();
+        if !complete {
+            return status(StatusCode::BAD_REQUEST);
+        }
+    }
+    match answer {
+        Answer::Nothing => status(StatusCode::ACCEPTED),
+        Answer::Session(message) => {
+            let mut response = typed("application/json", message);
+            response.headers_mut().insert("mcp-session-id", SESSION.parse().expect("ASCII"));
+            response
+        }
+        _ if !in_session && !modern => status(StatusCode::NOT_FOUND),
+        Answer::Message(message) => typed("application/json", message),
+        Answer::Event(message) => {
+            typed("text/event-stream", format!("event: message\ndata: {message}\n\n"))
+        }
+        Answer::Unknown => status(StatusCode::BAD_REQUEST),
     }
 }
 
-#[derive(Deserialize)]
-struct Asked<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    method: &'a str,
-    params: Option<Params<'a>>,
+/// A listening stream on which nothing comes.
+fn silence() -> Reply {
+    let opened =
+        futures_util::stream::once(async { Frame::data(Bytes::from_static(b": open\n\n")) });
+    let never = opened.chain(futures_util::stream::pending()).map(Ok);
+    let mut response = Response::new(BoxBody::new(StreamBody::new(never)));
+    let kind = header::HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
-#[derive(Deserialize)]
-struct Params<'a> {
-    name: Option<&'a str>,
-}
-
-impl Served {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let given = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
-        if given("authorization").is_none_or(|value| value != format!("Bearer {CREDENTIAL}")) {
-            return status(StatusCode::UNAUTHORIZED);
-        }
-        let in_session = given("mcp-session-id") == Some(SESSION);
-        if request.method() != Method::POST {
-            return status(StatusCode::METHOD_NOT_ALLOWED);
-        }
-        let Ok(body) = request.into_body().collect().await else {
-            return status(StatusCode::BAD_REQUEST);
-        };
-        let body = body.to_bytes();
-        let Ok(asked) = serde_json::from_slice::<Asked<'_>>(&body) else {
-            return status(StatusCode::BAD_REQUEST);
-        };
-        let Some(id) = asked.id else { return status(StatusCode::ACCEPTED) };
-        match asked.method {
-            "initialize" => {
-                let mut response = json(&envelope(id, INITIALIZED));
-                response.headers_mut().insert("mcp-session-id", SESSION.parse().expect("ASCII"));
-                response
-            }
-            _ if !in_session => status(StatusCode::NOT_FOUND),
-            "tools/call" => {
-                let name = asked.params.and_then(|params| params.name);
-                let tool = self.results.iter().find(|(tool, _)| Some(tool.tool()) == name);
-                let Some((payload, result)) = tool else { return status(StatusCode::BAD_REQUEST) };
-                self.calls.set(self.calls.get() + 1);
-                let message = envelope(id, result);
-                if payload.is_stream() { event(&message) } else { json(&message) }
-            }
-            _ => status(StatusCode::BAD_REQUEST),
-        }
-    }
-}
-
-const INITIALIZED: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"1"}}"#;
-
-/// An answer, as [`super::client`] expects it.
-pub fn envelope(id: impl std::fmt::Display, result: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
-}
-
-fn json(message: &str) -> Response<Full<Bytes>> {
-    typed("application/json", message.to_owned())
-}
-
-fn event(message: &str) -> Response<Full<Bytes>> {
-    typed("text/event-stream", format!("event: message\ndata: {message}\n\n"))
-}
-
-fn typed(kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+fn typed(kind: &'static str, body: String) -> Reply {
+    let mut response = Response::new(Full::from(body).boxed());
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 
-fn status(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+fn status(status: StatusCode) -> Reply {
+    let mut response = Response::new(Full::default().boxed());
     *response.status_mut() = status;
     response
 }

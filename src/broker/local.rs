@@ -7,7 +7,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
@@ -125,7 +125,7 @@ impl Gate {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let mut hosts = headers.get_all(header::HOST).iter();
         match (hosts.next(), hosts.next()) {
             (Some(host), None) if self.is_here(host.as_bytes()) => {}
@@ -135,11 +135,18 @@ impl Gate {
         if uri.authority().is_some_and(|a| !self.is_here(a.as_str().as_bytes())) {
             return Err(Refusal::Host);
         }
-        for origin in headers.get_all(header::ORIGIN) {
-            let here = origin.as_bytes().strip_prefix(b"http://");
-            if !here.is_some_and(|origin| self.is_here(origin)) {
-                return Err(Refusal::Origin);
-            }
+        // Only browsers ask whether they may ask.
+        if method == Method::OPTIONS {
+            return Err(Refusal::Origin);
+        }
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let here = |origin: &HeaderValue| {
+            origin.as_bytes().strip_prefix(b"http://").is_some_and(|host| self.is_here(host))
+        };
+        match (origins.next(), origins.next()) {
+            (None, None) => {}
+            (Some(origin), None) if here(origin) => {}
+            _ => return Err(Refusal::Origin),
         }
         let path = uri.path();
         if path == "/mcp" {
@@ -161,7 +168,7 @@ impl Gate {
     fn is_here(&self, host: &[u8]) -> bool {
         let Ok(host) = std::str::from_utf8(host) else { return false };
         host.rsplit_once(':').is_some_and(|(name, port)| {
-            port.parse() == Ok(self.port)
+            port == self.port.to_string()
                 && matches!(name.to_ascii_lowercase().as_str(), "127.0.0.1" | "localhost" | "[::1]")
         })
     }
@@ -183,7 +190,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, value.parse().unwrap());
         }
-        gate().admit(&path.parse().unwrap(), &headers)
+        gate().admit(&Method::POST, &path.parse().unwrap(), &headers)
     }
 
     #[test]
@@ -207,6 +214,13 @@ mod tests {
             ("/s3cret/mcp", &[("host", "127.0.0.1")], Refusal::Host),
             ("/s3cret/mcp", &[("host", "127.0.0.1:4101")], Refusal::Host),
             ("/s3cret/mcp", &[host, ("host", "127.0.0.1:4100")], Refusal::Host),
+            ("/s3cret/mcp", &[("host", "localhost:+4100")], Refusal::Host),
+            ("/s3cret/mcp", &[("host", "localhost.:4100")], Refusal::Host),
+            (
+                "/s3cret/mcp",
+                &[host, ("origin", "http://127.0.0.1:4100"), ("origin", "http://127.0.0.1:4100")],
+                Refusal::Origin,
+            ),
             ("http://evil.example/s3cret/mcp", &[host], Refusal::Host),
             ("/s3cret/mcp", &[host, ("origin", "https://evil.example")], Refusal::Origin),
             ("/s3cret/mcp", &[host, ("origin", "null")], Refusal::Origin),

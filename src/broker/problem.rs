@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::mcp::Id;
+use crate::mcp::{DecodeError, Id};
 
 /// Why a message could not be carried, in words that a person can act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Problem {
             Some(hint) => format!("{} ({hint})", self.message),
             None => self.message.clone(),
         };
-        json_rpc_error(id, number(&self.code), &message, &self.code, self.hint.as_deref())
+        json_rpc_error(id, number(&self.code), &message, &self.code, self.hint.as_deref(), None)
     }
 }
 
@@ -99,13 +99,19 @@ fn number(code: &str) -> i64 {
     }
 }
 
+/// What a client is told whose message is none; for nobody in particular.
+pub(super) fn malformed(error: &DecodeError) -> String {
+    json_rpc_error(None, error.code(), &error.to_string(), "malformed_message", None, Some(error))
+}
+
 /// A JSON-RPC error message on one line.
-pub(super) fn json_rpc_error(
+fn json_rpc_error(
     id: Option<&Id>,
     number: i64,
     message: &str,
     code: &str,
     hint: Option<&str>,
+    fault: Option<&DecodeError>,
 ) -> String {
     #[derive(Serialize)]
     struct Response<'a> {
@@ -128,8 +134,15 @@ pub(super) fn json_rpc_error(
         code: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         hint: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        byte: Option<usize>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pointer: Option<&'a str>,
     }
-    let error = Error { code: number, message, data: Data { mcpx: Ours { code, hint } } };
+    let byte = fault.map(|fault| fault.at);
+    let pointer = fault.and_then(|fault| fault.pointer.as_deref());
+    let mcpx = Ours { code, hint, byte, pointer };
+    let error = Error { code: number, message, data: Data { mcpx } };
     // Texts and a number always serialize; the fallback only keeps the types honest.
     serde_json::to_string(&Response { jsonrpc: "2.0", id, error }).unwrap_or_default()
 }

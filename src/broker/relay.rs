@@ -34,7 +34,7 @@ struct Relay {
 
 async fn handle(State(relay): State<Arc<Relay>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    if let Err(refusal) = relay.gate.admit(&parts.uri, &parts.headers) {
+    if let Err(refusal) = relay.gate.admit(&parts.method, &parts.uri, &parts.headers) {
         tracing::warn!(?refusal, "refused a request on the local port");
         return answer(&refused(refusal), None);
     }

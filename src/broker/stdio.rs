@@ -36,7 +36,7 @@ use self::lines::Line;
 use self::mirror::Tools;
 use super::channel::Channel;
 use super::problem::{self, Problem};
-use crate::mcp::{DecodeError, Id, Kind, Limits, Message, Origin, headers};
+use crate::mcp::{DecodeError, Fault, Id, Kind, Limits, Message, Origin, batch, headers};
 
 /// Bridges a client on `input` and `output` to a connection until the client closes its side,
 /// `stop` ends, or nobody reads the output any more.
@@ -185,7 +185,14 @@ async fn read_all<R: AsyncBufRead + Unpin>(
             Line::End => return Ok(()),
             Line::TooLong => {
                 let limit = bridge.limits.bytes;
-                bridge.refuse(&Bytes::new(), &DecodeError::TooLarge { found: limit, limit }).await;
+                let fault = Fault::TooLarge { found: limit, limit };
+                bridge.refuse(&Bytes::new(), &DecodeError::at(limit, fault)).await;
+            }
+            Line::Text(line) if batch::is_batch(&line) && bridge.has_batches() => {
+                match batch::split(&line, &bridge.limits) {
+                    Ok(elements) => session.take_all(bridge, elements).await,
+                    Err(error) => bridge.refuse(&line, &error).await,
+                }
             }
             Line::Text(line) => {
                 match Message::decode(line.clone(), Origin::Client, &bridge.limits) {
@@ -199,6 +206,20 @@ async fn read_all<R: AsyncBufRead + Unpin>(
 }
 
 impl Session {
+    /// Takes the messages of a batch as if each had come on a line of its own; so do their answers.
+    async fn take_all(&mut self, bridge: &Arc<Bridge>, elements: Vec<batch::Element>) {
+        for element in elements {
+            match element.decode(Origin::Client, &bridge.limits) {
+                Ok(message) if message.method() == Some("initialize") => {
+                    let fault = Fault::Envelope("\"initialize\" cannot be part of a batch");
+                    bridge.refuse(&element.raw, &element.fault(fault)).await;
+                }
+                Ok(message) => self.take(bridge, message),
+                Err(error) => bridge.refuse(&element.raw, &error).await,
+            }
+        }
+    }
+
     fn take(&mut self, bridge: &Arc<Bridge>, message: Message) {
         match message.kind() {
             Kind::Request { id, method } => {
@@ -304,6 +325,12 @@ impl Bridge {
         *self.handshaking.borrow() || self.legacy().version.is_some()
     }
 
+    /// Whether this client's session is of the one version that has batches.
+    fn has_batches(&self) -> bool {
+        let version = self.legacy().version;
+        version.is_some_and(|version| version.as_bytes() == batch::VERSION.as_bytes())
+    }
+
     fn legacy(&self) -> Legacy {
         self.legacy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -341,13 +368,8 @@ impl Bridge {
         let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
         let id = value.get("id").filter(|_| value.get("method").is_some());
         let id = id.filter(|id| id.is_i64() || id.is_u64() || id.is_string());
-        let text = problem::json_rpc_error(
-            None,
-            error.code(),
-            &error.to_string(),
-            "malformed_message",
-            None,
-        );
+        tracing::warn!(%error, "refused a message of the client");
+        let text = problem::malformed(error);
         // `text` is ours and begins with exactly this.
         let text = match id {
             Some(id) => text.replacen("\"id\":null", &format!("\"id\":{id}"), 1),

@@ -9,6 +9,7 @@
 //! | [`api`] | the API that the command line uses |
 //! | [`index`] | following the audit log into the database |
 //! | [`issuer`] | the built-in OpenID provider for teams without one |
+//! | [`page`] | what pages for people look like; the one on which a call waits |
 //! | [`pins`] | accepted definitions of tools, and quarantine |
 //! | [`listen`] | TCP, TLS, and an orderly end |
 //! | [`routes`] | all of it, and the gateway, as one HTTP service |
@@ -24,6 +25,7 @@ pub mod grants;
 pub mod index;
 pub mod issuer;
 pub mod listen;
+mod page;
 pub mod pins;
 pub mod routes;
 pub mod session;

@@ -15,6 +15,7 @@ use super::error::ApiError;
 use crate::audit::{Entry, Record, Recorder};
 use crate::gateway::ports::{Definition, Flaw, ItemKind, Pins, PortError, Standing};
 use crate::mask::Masker;
+use crate::mcp::mirror::{self, Mirrored};
 use crate::store::pins::PinRow;
 use crate::store::{Store, StoreError};
 use crate::types::{Clock, ConnectionName, Subject};
@@ -24,6 +25,48 @@ type Key = (ConnectionName, ItemKind, String);
 struct Kept {
     row: PinRow,
     skeleton: String,
+    mirrored: Arc<[Mirrored]>,
+}
+
+impl Kept {
+    fn new(row: PinRow, skeleton: String) -> Self {
+        let mirrored = mirrored(&row);
+        Self { row, skeleton, mirrored }
+    }
+
+    fn standing(&self) -> Standing {
+        match &self.row.accepted {
+            Some(hash) if self.row.offered.is_none() => {
+                Standing::Accepted { hash: hash.clone(), mirrored: Arc::clone(&self.mirrored) }
+            }
+            _ => Standing::Quarantined {
+                reason: self
+                    .row
+                    .reason
+                    .clone()
+                    .unwrap_or_else(|| "it was never accepted".to_owned()),
+            },
+        }
+    }
+
+    /// How a definition stands, where nothing about its pin has to change.
+    fn settled(&self, definition: &Definition) -> Option<Standing> {
+        // The accepted definition shown again ends no quarantine: a server that shows two faces is
+        // worse than one that changed.
+        let known = [&self.row.offered, &self.row.accepted];
+        known
+            .into_iter()
+            .any(|hash| hash.as_ref() == Some(&definition.hash))
+            .then(|| self.standing())
+    }
+}
+
+/// What a call of the accepted tool repeats in headers, read from what is kept of its definition.
+/// Masking leaves schemas as they are, but for a value in them that looks like somebody's.
+fn mirrored(row: &PinRow) -> Arc<[Mirrored]> {
+    let definition = row.definition.as_deref().filter(|text| text.contains("x-mcp-header"));
+    let definition = definition.and_then(|text| serde_json::from_str(text).ok());
+    definition.map(|definition| mirror::declared(&definition)).unwrap_or_default().into()
 }
 
 /// All pins.
@@ -55,7 +98,7 @@ impl PinBoard {
             let kind = if row.kind == "prompt" { ItemKind::Prompt } else { ItemKind::Tool };
             let key = (row.connection.clone(), kind, row.name.clone());
             let skeleton = crate::gateway::pins::skeleton_of(&row.name);
-            pins.insert(key, Kept { row, skeleton });
+            pins.insert(key, Kept::new(row, skeleton));
         }
         Ok(Self { store, recorder, clock, masker, pins: RwLock::new(pins) })
     }
@@ -100,6 +143,7 @@ impl PinBoard {
             ..kept.row.clone()
         };
         self.store.put_pin(&row).await?;
+        kept.mirrored = mirrored(&row);
         kept.row = row.clone();
         Ok(row)
     }
@@ -112,7 +156,7 @@ impl PinBoard {
         let mut pins = self.pins.write().await;
         let key = (connection.clone(), definition.kind, definition.name.clone());
         // Another call may have noted it while this one waited.
-        if let Some(standing) = pins.get(&key).and_then(|kept| settled(&kept.row, &definition)) {
+        if let Some(standing) = pins.get(&key).and_then(|kept| kept.settled(&definition)) {
             return Ok(standing);
         }
         let twin = pins.iter().find(|((c, kind, name), kept)| {
@@ -167,37 +211,13 @@ impl PinBoard {
             changed_at: self.clock.now(),
         };
         self.store.put_pin(&row).await.map_err(failed)?;
-        pins.insert(key, Kept { row, skeleton: definition.skeleton });
-        Ok(match reason {
-            None => Standing::Accepted { hash },
-            Some(reason) => {
-                tracing::warn!(%connection, tool = definition.name, reason, "put in quarantine");
-                Standing::Quarantined { reason }
-            }
-        })
-    }
-}
-
-/// How a definition stands, where nothing about its pin has to change.
-fn settled(row: &PinRow, definition: &Definition) -> Option<Standing> {
-    if row.offered.as_ref() == Some(&definition.hash) {
-        return Some(quarantined(row));
-    }
-    // The accepted definition shown again ends no quarantine: a server that shows two faces is
-    // worse than one that changed.
-    (row.accepted.as_ref() == Some(&definition.hash)).then(|| standing_of(row))
-}
-
-fn standing_of(row: &PinRow) -> Standing {
-    match &row.accepted {
-        Some(hash) if row.offered.is_none() => Standing::Accepted { hash: hash.clone() },
-        _ => quarantined(row),
-    }
-}
-
-fn quarantined(row: &PinRow) -> Standing {
-    Standing::Quarantined {
-        reason: row.reason.clone().unwrap_or_else(|| "it was never accepted".to_owned()),
+        if let Some(reason) = reason {
+            tracing::warn!(%connection, tool = definition.name, reason, "put in quarantine");
+        }
+        let kept = Kept::new(row, definition.skeleton);
+        let standing = kept.standing();
+        pins.insert(key, kept);
+        Ok(standing)
     }
 }
 
@@ -218,7 +238,7 @@ impl Pins for PinBoard {
         Box::pin(async move {
             let pins = self.pins.read().await;
             let kept = pins.get(&(connection.clone(), kind, name.to_owned()));
-            Ok(kept.map_or(Standing::Unknown, |kept| standing_of(&kept.row)))
+            Ok(kept.map_or(Standing::Unknown, Kept::standing))
         })
     }
 
@@ -233,7 +253,7 @@ impl Pins for PinBoard {
                 let key = (connection.clone(), definition.kind, definition.name.clone());
                 let known = {
                     let pins = self.pins.read().await;
-                    pins.get(&key).and_then(|kept| settled(&kept.row, &definition))
+                    pins.get(&key).and_then(|kept| kept.settled(&definition))
                 };
                 standings.push(match known {
                     Some(standing) => standing,

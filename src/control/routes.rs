@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::issuer::LocalIssuer;
-use super::{Control, api, exchange};
+use super::{Control, api, exchange, page};
 use crate::gateway::Gateway;
 
 /// Whether the server takes new work: false while it drains.
@@ -46,6 +46,7 @@ pub fn router(
     let mut router = Router::new()
         .route("/.well-known/mcpx", get(describe))
         .route("/oauth/token", post(exchange::token))
+        .route("/approvals/{id}", get(page::approval))
         .merge(api::router())
         .with_state(control)
         .merge(health)

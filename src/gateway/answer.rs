@@ -12,8 +12,8 @@ use super::lists::{Item, Listed};
 use super::records::{Denied, OutEvent, Outbound, Trail, own_words};
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
-use super::seal::Sealed;
-use super::{Gateway, unrecorded};
+use super::seal::{ProtocolSession, Sealed};
+use super::{Gateway, hints, unrecorded};
 use crate::audit::{Durable, Outcome};
 use crate::mask::Masked;
 use crate::mcp::sse::{self, Event};
@@ -53,7 +53,7 @@ impl Gateway {
         answer: Result<Answer, UpstreamError>,
     ) -> Reply {
         let mut trail = Trail::of(permit.get().call());
-        let answer = match answer {
+        let mut answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 let call = permit.get().call();
@@ -66,7 +66,11 @@ impl Gateway {
             trail.upstream_status = Some(answer.status.as_u16());
         }
         let call = permit.get().call();
-        let Some(headers) = self.seal_session(&caller, answer.headers) else {
+        let version = match answer.headers.contains_key(headers::SESSION_ID) {
+            true => self.negotiated(call, &mut answer.body).await,
+            false => None,
+        };
+        let Some(headers) = self.seal_session(&caller, version, answer.headers) else {
             let refusal = Refusal::failed_closed("unsealable", "the session cannot be sealed");
             return self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await;
         };
@@ -124,7 +128,7 @@ impl Gateway {
             }
             Err(refusal) => refusal,
         };
-        self.own_answer(call, trail, &refusal, Outcome::UpstreamFailed).await
+        self.own_answer(call, trail, &refusal, refusal.outcome()).await
     }
 
     /// Records a whole answer and gives the reply.
@@ -168,12 +172,20 @@ impl Gateway {
     }
 
     /// The answer's headers, with the session id as the client may know it.
-    fn seal_session(&self, caller: &Caller, mut given: HeaderMap) -> Option<HeaderMap> {
+    fn seal_session(
+        &self,
+        caller: &Caller,
+        version: Option<&'static str>,
+        mut given: HeaderMap,
+    ) -> Option<HeaderMap> {
         if let Some(id) = given.remove(headers::SESSION_ID) {
             let grant = &caller.grant;
-            let id = id.to_str().ok()?;
+            // A server may repeat the id of a session that goes on.
+            let known = caller.protocol_session.as_ref().and_then(|session| session.version);
+            let id = id.to_str().ok()?.to_owned();
+            let session = ProtocolSession { id, version: version.or(known) };
             let (subject, connection) = (&grant.subject.id, &grant.connection);
-            let sealed = self.seal.seal(Sealed::Session, id, subject, connection)?;
+            let sealed = self.seal.seal_session(&session, subject, connection)?;
             given.insert(headers::SESSION_ID, HeaderValue::from_str(&sealed).ok()?);
         }
         Some(given)
@@ -195,7 +207,8 @@ impl Gateway {
     ) -> Result<Judged, Refusal> {
         let Kind::Response { id, is_error } = message.kind() else {
             let act = Act::Message(message);
-            let own = self.call(caller, Direction::ServerToClient, act)?;
+            let way = caller.way(Direction::ServerToClient, call.era);
+            let own = self.call(caller, way, act)?;
             return Ok(match self.decide(caller, own, None) {
                 Decision::Allow(permit) => Judged::OfServer(permit),
                 Decision::Deny(own, denial) => {
@@ -215,6 +228,7 @@ impl Gateway {
         if asked.is_some() && !is_final {
             return Err(Refusal::answers_another(&call.connection));
         }
+        self.judge_inputs(caller, &message)?;
         let outcome = match (is_error, is_tool_error(&message)) {
             (true, _) => Outcome::Error,
             (false, true) => Outcome::ToolError,
@@ -235,6 +249,11 @@ impl Gateway {
                     && policies.may_list(&call.subject, &call.connection, &item.target, &facts)
             };
             listed.keep(shows).map_err(|_| unreadable())?
+        };
+        let filtered = if call.row().hints {
+            hints::narrowed(filtered, caller.grant.life(self.clock.now()))
+        } else {
+            filtered
         };
         let masked = self.masker.message(&filtered).map_err(|error| {
             tracing::warn!(%error, "an answer could not be masked");
@@ -293,12 +312,14 @@ impl Gateway {
                     return;
                 }
                 Some(Ok(incoming)) => {
-                    match self
-                        .release(&caller, &permit, &trail, incoming, &mut answered, &out)
-                        .await
-                    {
-                        Flow::On => {}
-                        Flow::End => return,
+                    for incoming in self.cut(&caller, incoming) {
+                        match self
+                            .release(&caller, &permit, &trail, incoming, &mut answered, &out)
+                            .await
+                        {
+                            Flow::On => {}
+                            Flow::End => return,
+                        }
                     }
                 }
             }
@@ -316,13 +337,14 @@ impl Gateway {
     ) -> Flow {
         let call = permit.get().call();
         let fail = async |refusal: Refusal, answered: bool| {
-            let outcome = Outcome::UpstreamFailed;
+            let outcome = refusal.outcome();
             self.stop(permit, trail, &refusal, outcome, answered, out).await;
             Flow::End
         };
         // What a child says stands in no frame yet.
         let (event, decoded) = match incoming {
-            Incoming::Message(message) => (None, Some(message)),
+            Incoming::Message(message) => (None, Some(Ok(message))),
+            Incoming::Refused(raw) => (None, Some(self.decoded(call, raw))),
             Incoming::Event(event) => (Some(event), None),
         };
         // A comment is a sign of life; what it says is nobody's business.
@@ -351,7 +373,7 @@ impl Gateway {
         let retry = event.as_ref().and_then(|event| event.retry);
         let frame = |data: Option<&str>| frame(retry, id.as_deref(), data);
         let message = match (decoded, data) {
-            (Some(message), _) => Some(Ok(message)),
+            (Some(message), _) => Some(message),
             (None, Some(data)) => Some(self.decoded(call, Bytes::copy_from_slice(data.as_bytes()))),
             (None, None) => None,
         };
@@ -399,7 +421,8 @@ impl Gateway {
             return;
         };
         let act = Act::Message(message);
-        let Ok(call) = self.call(caller, Direction::ClientToServer, act) else { return };
+        let way = caller.way(Direction::ClientToServer, caller.era(&act));
+        let Ok(call) = self.call(caller, way, act) else { return };
         let Decision::Allow(permit) = self.decide(caller, call, None) else {
             // Where clients may not answer either, the server is left to its own patience.
             return;

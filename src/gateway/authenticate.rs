@@ -16,21 +16,23 @@ use super::Gateway;
 use super::ports::LiveGrant;
 use super::records::Refused;
 use super::refusal::{Refusal, connection_name};
-use super::seal::{Sealed, UnknownSession};
+use super::seal::{ProtocolSession, Sealed, UnknownSession};
 use crate::identity::dpop;
-use crate::mcp::headers;
+use crate::mcp::{Era, headers};
+use crate::policy::{Act, Direction, Transport, Way};
 use crate::types::SubjectId;
 use crate::upstream::{Route, Upstream};
 
 /// An authenticated caller of one connection.
+#[derive(Clone)]
 pub(super) struct Caller {
     pub(super) grant: LiveGrant,
     pub(super) upstream: Arc<Upstream>,
     pub(super) source: Option<IpAddr>,
     /// The request's headers, of which the upstream gets those that MCP passes on.
     pub(super) headers: HeaderMap,
-    /// The upstream's own session id, unsealed.
-    pub(super) protocol_session: Option<String>,
+    /// The upstream's own session, unsealed.
+    pub(super) protocol_session: Option<ProtocolSession>,
 }
 
 impl Caller {
@@ -50,8 +52,29 @@ impl Caller {
     pub(super) fn route(&self) -> Route {
         Route {
             session: self.grant.session.clone(),
-            protocol_session: self.protocol_session.clone(),
+            protocol_session: self.protocol_session.as_ref().map(|session| session.id.clone()),
         }
+    }
+
+    /// The era of what this caller sends.
+    pub(super) fn era(&self, act: &Act) -> Era {
+        let version = self.headers.get(headers::PROTOCOL_VERSION);
+        let version = version.and_then(|version| version.to_str().ok());
+        let message = match act {
+            Act::Message(message) => Some(message),
+            Act::Listen | Act::End => None,
+        };
+        Era::of(version, self.protocol_session.is_some(), message)
+    }
+
+    /// The way of a call of this caller, or to them.
+    pub(super) fn way(&self, direction: Direction, era: Era) -> Way {
+        let transport = match *self.upstream {
+            Upstream::Http(_) => Transport::Http,
+            Upstream::Sse(_) => Transport::Sse,
+            Upstream::Stdio(_) => Transport::Stdio,
+        };
+        Way { direction, era, transport }
     }
 
     /// Whether the client takes an event stream for an answer.
@@ -89,16 +112,12 @@ impl Gateway {
     /// A browser names the page that makes it ask; no page but our own may (MCP
     /// `basic/transports`, security warning). Programs that are not browsers send no origin.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let mut origins = headers.get_all(ORIGIN).iter().peekable();
-        if origins.peek().is_none() {
-            return Ok(());
-        }
+        let mut origins = headers.get_all(ORIGIN).iter();
+        let (Some(origin), further) = (origins.next(), origins.next()) else { return Ok(()) };
         let own = Url::parse(&self.public_url).map(|url| url.origin().ascii_serialization());
-        let own = own.map_err(|_| Refusal::foreign_origin())?;
-        if origins.all(|origin| origin.as_bytes() == own.as_bytes()) {
-            Ok(())
-        } else {
-            Err(Refusal::foreign_origin())
+        match own {
+            Ok(own) if further.is_none() && origin.as_bytes() == own.as_bytes() => Ok(()),
+            _ => Err(Refusal::foreign_origin()),
         }
     }
 
@@ -151,9 +170,10 @@ impl Gateway {
 
         let protocol_session = match head.headers.get(headers::SESSION_ID) {
             None => None,
-            Some(sealed) => {
-                let sealed = sealed.to_str().unwrap_or_default();
-                Some(self.seal.open(Sealed::Session, sealed, &grant.subject.id, &name)?)
+            Some(_) => {
+                // Of two, a server may well take the other one.
+                let sealed = single(&head.headers, headers::SESSION_ID).unwrap_or_default();
+                Some(self.seal.open_session(sealed, &grant.subject.id, &name)?)
             }
         };
         let mut given = head.headers.clone();

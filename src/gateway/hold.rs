@@ -2,10 +2,15 @@
 //! it asked for progress, what it waits for; past the configured wait it gets an answer that
 //! names the open approval. The approval is bound to the canonical call, so the same call made
 //! later passes once.
+//!
+//! A client of the modern era that can open a page for its user waits in rounds ([`super::rounds`]):
+//! the first is answered at once, so that the user learns what waits; the others are held, each for
+//! its part of the wait.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -15,36 +20,55 @@ use super::ports::Answer;
 use super::records::{Denied, Trail, Waiting};
 use super::refusal::Refusal;
 use super::respond::{Piece, Reply};
+use super::rounds::{self, Round};
 use super::{Gateway, has_left, unrecorded};
 use crate::audit::Outcome;
 use crate::mcp::{Message, sse};
 use crate::policy::{Decision, Need};
 use crate::types::{ApprovalId, Timestamp};
 
+/// What a call waits for.
+struct Waits {
+    approval: ApprovalId,
+    trail: Trail,
+    until: Timestamp,
+    /// What is answered if nobody has decided by then, in place of a refusal.
+    again: Option<Bytes>,
+}
+
 impl Gateway {
     pub(super) async fn hold(
         self: Arc<Self>,
         caller: Caller,
         need: Need,
+        round: Option<Round>,
         left: oneshot::Receiver<()>,
     ) -> Reply {
-        if !need.call.is_request() {
-            // Nobody waits for the outcome of a notification, so nobody is asked about it.
-            let (call, denial) = need.refused("only a request can wait for approval");
-            return self.deny(Denied::by_policy(&call, &denial, &self.masker)).await;
-        }
         let trail = Trail::of(&need.call);
-        let approval = match self.approvals.ask(&need).await {
-            Ok(approval) => approval,
-            Err(error) => return self.refuse(caller.refused(Refusal::from(&error))).await,
+        // A state that was given for another call says nothing of this one.
+        let round = round.filter(|round| round.binding == need.binding.as_str());
+        let approval = match &round {
+            Some(round) => round.approval.clone(),
+            None => match self.approvals.ask(&need).await {
+                Ok(approval) => approval,
+                Err(error) => return self.refuse(caller.refused(Refusal::from(&error))).await,
+            },
         };
         let waiting = match self.recorder.record(Waiting::new(&need, &approval)).await {
             Ok(waiting) => waiting,
             Err(error) => return unrecorded(&error, false),
         };
-        let until = self.until(self.settings.approval_wait);
-        if !caller.takes_stream() {
-            let settling = Arc::clone(&self).settle(caller, need, approval, trail.clone(), until);
+        let again = self.another_round(&caller, &need, &approval, round.as_ref());
+        let wait = match &round {
+            None if again.is_some() => Duration::ZERO,
+            Some(round) if !round.accepted => Duration::ZERO,
+            Some(_) => self.settings.approval_wait / u32::from(rounds::MOST),
+            None => self.settings.approval_wait,
+        };
+        let until = self.until(wait);
+        let waits = Waits { approval, trail: trail.clone(), until, again };
+        if wait.is_zero() || !caller.takes_stream() {
+            let settling = Arc::clone(&self).settle(caller, need, waits);
             return tokio::select! {
                 reply = settling => reply,
                 () = has_left(Some(left)) => {
@@ -54,7 +78,7 @@ impl Gateway {
             };
         }
         let (pieces, stream) = mpsc::channel(4);
-        tokio::spawn(self.hold_open(caller, need, approval, trail, until, pieces));
+        tokio::spawn(self.hold_open(caller, need, waits, pieces));
         Reply::Held(waiting, stream)
     }
 
@@ -68,15 +92,13 @@ impl Gateway {
         self: Arc<Self>,
         caller: Caller,
         need: Need,
-        approval: ApprovalId,
-        trail: Trail,
-        until: Timestamp,
+        waits: Waits,
         out: mpsc::Sender<Piece>,
     ) {
+        let (approval, trail) = (waits.approval.clone(), waits.trail.clone());
         let progress = need.call.message().and_then(progress_token);
         let rule = need.rules.join(", ");
-        let settling =
-            Arc::clone(&self).settle(caller, need, approval.clone(), trail.clone(), until);
+        let settling = Arc::clone(&self).settle(caller, need, waits);
         tokio::pin!(settling);
         let mut ticks = tokio::time::interval(self.settings.keep_alive);
         let mut step = 0u64;
@@ -104,14 +126,8 @@ impl Gateway {
     }
 
     /// Waits for the answer, and acts on it.
-    async fn settle(
-        self: Arc<Self>,
-        caller: Caller,
-        need: Need,
-        approval: ApprovalId,
-        trail: Trail,
-        until: Timestamp,
-    ) -> Reply {
+    async fn settle(self: Arc<Self>, caller: Caller, need: Need, waits: Waits) -> Reply {
+        let Waits { approval, trail, until, again } = waits;
         let mut grant = caller.grant.clone();
         let answer = tokio::select! {
             answer = self.approvals.answer(&approval, &need.call.id, until) => answer,
@@ -162,6 +178,11 @@ impl Gateway {
             Ok(Answer::Expired) => (Refusal::approval_expired(approval), Outcome::Expired),
             Ok(Answer::Taken) => (Refusal::approval_taken(approval), Outcome::Expired),
             Ok(Answer::Pending) => {
+                if let Some(again) = again {
+                    return self
+                        .own_message(&trail, StatusCode::OK, &again, Outcome::Accepted)
+                        .await;
+                }
                 let refusal = Refusal::pending(approval, &need.groups, &need.rules);
                 let id = need.call.message().and_then(Message::id);
                 if let Some(id) = id.filter(|_| need.call.action() == "tools/call") {
@@ -203,11 +224,12 @@ impl Gateway {
 }
 
 /// Carries a reply into a stream that has begun.
-async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
+pub(super) async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
     let piece = match reply {
         Reply::Whole(outbound) => Piece::Whole(outbound),
         Reply::Denied(denied) => Piece::Denied(denied),
-        Reply::Stream(_head, mut pieces) => {
+        Reply::Refused(refused) => Piece::Refused(refused),
+        Reply::Stream(_, mut pieces) | Reply::Held(_, mut pieces) | Reply::Batch(mut pieces) => {
             loop {
                 // A client that leaves is noticed at once, not when the server speaks again.
                 let piece = tokio::select! {
@@ -220,9 +242,7 @@ async fn relay(reply: Reply, out: &mpsc::Sender<Piece>) {
                 }
             }
         }
-        Reply::Held(..) | Reply::Refused(_) | Reply::Left | Reply::Unrecorded { .. } => {
-            Piece::Broken
-        }
+        Reply::Left | Reply::Unrecorded { .. } => Piece::Broken,
     };
     let _client_left = out.send(piece).await;
 }

@@ -13,27 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::mcp::{Message, json};
-use crate::policy::Target;
-
-/// What the result of a list method holds.
-struct List {
-    method: &'static str,
-    member: &'static str,
-    key: &'static str,
-    target: fn(String) -> Target,
-}
-
-const LISTS: [List; 4] = [
-    List { method: "tools/list", member: "tools", key: "name", target: Target::Tool },
-    List { method: "prompts/list", member: "prompts", key: "name", target: Target::Prompt },
-    List { method: "resources/list", member: "resources", key: "uri", target: Target::Resource },
-    List {
-        method: "resources/templates/list",
-        member: "resourceTemplates",
-        key: "uriTemplate",
-        target: Target::Resource,
-    },
-];
+use crate::policy::{Target, mediation};
 
 /// A list whose items cannot be told apart; nothing of it may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,10 +42,10 @@ impl<'a> Listed<'a> {
     pub(super) fn read(method: &str, answer: &'a Message) -> Result<Self, UnreadableList> {
         let mut listed = Self { whole: answer.raw(), arrays: Vec::new(), items: Vec::new() };
         let Some(result) = answer.result().and_then(members) else { return Ok(listed) };
-        for list in &LISTS {
+        for (asked_by, list) in mediation::lists() {
             let Some(array) = result.get(list.member).map(|raw| raw.get()) else { continue };
             // On a stream of its own a server may answer whatever was asked elsewhere.
-            let expected = list.method == method || method == "transport/listen";
+            let expected = asked_by == method || method == "transport/listen";
             let texts: Vec<&RawValue> = match serde_json::from_str(array) {
                 Ok(texts) => texts,
                 Err(_) if expected => return Err(UnreadableList),

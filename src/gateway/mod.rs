@@ -18,9 +18,13 @@
 //! |---|---|
 //! | [`authenticate`] | a live grant, and proof of its key |
 //! | [`decode`] | one strict message, or one of the two acts without one |
+//! | [`batch`] | a 2025-03-26 batch: each of its messages on its own way |
 //! | [`hold`] | waiting for a person |
+//! | [`rounds`] | the same without anything held, in the modern era |
 //! | [`answer`] | what comes back: judged, filtered, masked, recorded, event by event |
+//! | [`asked`] | what a result asks of the client |
 //! | [`lists`] | lists show what may be used |
+//! | [`hints`] | how long an answer may be kept, and for whom |
 //! | [`pins`] | a tool is what it was when it was accepted |
 //! | [`records`] | what the records say |
 //! | [`refusal`] | what the gateway says in its own name |
@@ -29,8 +33,11 @@
 //! | [`ports`] | what `control` implements for it |
 
 mod answer;
+mod asked;
 mod authenticate;
+mod batch;
 mod decode;
+mod hints;
 mod hold;
 mod lists;
 pub mod pins;
@@ -38,6 +45,7 @@ pub mod ports;
 pub mod records;
 pub mod refusal;
 pub mod respond;
+mod rounds;
 pub mod seal;
 
 use std::collections::BTreeMap;
@@ -50,8 +58,9 @@ use axum::http::{Request, Response};
 use tokio::sync::{oneshot, watch};
 
 use self::authenticate::Caller;
+use self::decode::Decoded;
 use self::ports::{Approvals, Ended, Grants, Pins};
-use self::records::{Denied, Trail};
+use self::records::{Denied, Refused, Trail};
 use self::refusal::Refusal;
 use self::respond::Reply;
 use self::seal::Seal;
@@ -59,7 +68,7 @@ use crate::audit::{Durable, Outcome, RecordError, Recorder};
 use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::GrantVerifier;
 use crate::mask::Masker;
-use crate::mcp::{Limits, modern};
+use crate::mcp::{Era, Limits, Message};
 use crate::policy::{Act, Call, Decision, Permit, PolicySet};
 use crate::types::{Clock, ConnectionName};
 use crate::upstream::Upstream;
@@ -144,21 +153,47 @@ impl Gateway {
             Ok(caller) => caller,
             Err(refused) => return self.refuse(refused).await,
         };
-        let mut call = match self.decode(&caller, &head, body).await {
-            Ok(call) => call,
-            Err(refused) => return self.refuse(refused).await,
+        match self.decode(&caller, &head, body).await {
+            Ok(Decoded::Call(call)) => self.carry_one(caller, *call, left).await,
+            Ok(Decoded::Batch(elements)) => self.carry_all(caller, elements).await,
+            Err(refused) => self.refuse(refused).await,
+        }
+    }
+
+    /// The data path of one call.
+    async fn carry_one(
+        self: Arc<Self>,
+        caller: Caller,
+        mut call: Call,
+        left: oneshot::Receiver<()>,
+    ) -> Reply {
+        let round;
+        (call, round) = match self.take_up(&caller, call) {
+            Ok(taken) => taken,
+            Err(refusal) => return self.refuse(caller.refused(refusal)).await,
         };
         match self.pin(&mut call).await {
             Ok(None) => {}
             Ok(Some(denial)) => {
+                // Who may not use it at all does not learn that it is there.
+                if let Decision::Deny(call, denial) = self.decide(&caller, call.clone(), None) {
+                    return self.deny(Denied::by_policy(&call, &denial, &self.masker)).await;
+                }
                 let refusal = Refusal::quarantined(&call, &denial);
                 return self.deny(Denied::new(&call, &refusal, &denial, &self.masker)).await;
             }
             Err(error) => return self.refuse(caller.refused(Refusal::from(&error))).await,
         }
-        match self.decide(&caller, call, None) {
+        let id = call.message().and_then(Message::id).cloned();
+        let decision = self.decide(&caller, call, None);
+        if let Some(call) = decision.lets()
+            && let Err(refusal) = decode::check_params(&caller.headers, call)
+        {
+            return self.refuse(Refused { id, ..caller.refused(refusal) }).await;
+        }
+        match decision {
             Decision::Allow(permit) => self.pass(caller, *permit, Some(left)).await,
-            Decision::NeedsApproval(need) => self.hold(caller, *need, left).await,
+            Decision::NeedsApproval(need) => self.hold(caller, *need, round, left).await,
             Decision::Deny(call, denial) => {
                 let denied = Denied::by_policy(&call, &denial, &self.masker);
                 self.deny(denied).await
@@ -232,9 +267,13 @@ impl Gateway {
         }
     }
 
-    async fn refuse(&self, mut refused: records::Refused) -> Reply {
-        let message = &mut refused.refusal.message;
-        *message = records::recordable(message, &self.masker);
+    async fn refuse(&self, mut refused: Refused) -> Reply {
+        let refusal = &mut refused.refusal;
+        refusal.message = records::recordable(&refusal.message, &self.masker);
+        // The keys on the way to the fault are the sender's words.
+        if let Some((_, Some(pointer))) = &mut refusal.place {
+            *pointer = records::recordable(pointer, &self.masker);
+        }
         match self.recorder.record(refused).await {
             Ok(refused) => Reply::Refused(refused),
             Err(error) => unrecorded(&error, false),
@@ -274,7 +313,7 @@ impl Gateway {
 /// asked goes on, except a stream that only the client would read.
 fn ends_with_its_client(call: &Call) -> bool {
     match &call.act {
-        Act::Message(message) => call.is_request() && modern::is_modern(None, message),
+        Act::Message(_) => call.is_request() && call.era == Era::Modern,
         Act::Listen => true,
         Act::End => false,
     }

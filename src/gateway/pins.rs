@@ -30,14 +30,16 @@ impl Gateway {
         };
         match self.pins.standing(&call.connection, kind, name).await? {
             Standing::Unknown => Ok(None),
-            Standing::Accepted { hash } => {
+            Standing::Accepted { hash, mirrored } => {
                 call.pin = Some(hash);
+                call.mirrored = mirrored;
                 Ok(None)
             }
-            Standing::Quarantined { reason } => Ok(Some(Denial {
+            // Why is the operator's to see: it may name another tool, which the caller may not.
+            Standing::Quarantined { .. } => Ok(Some(Denial {
                 rules: vec![RULE.to_owned()],
                 reason: format!(
-                    "the {} {name:?} of {} is in quarantine: {reason}; an operator has to accept it",
+                    "the {} {name:?} of {} is in quarantine; an operator has to accept it",
                     kind.as_str(),
                     call.connection
                 ),
@@ -76,14 +78,18 @@ impl Gateway {
 }
 
 fn definition(kind: ItemKind, name: &str, text: &str) -> Definition {
-    let value: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+    // A number beyond a double has no value here; then the text itself is what is pinned, and
+    // since nobody can look into it, it counts as hiding something.
+    let value = serde_json::from_str::<Value>(text).ok();
+    let meant = value.as_ref().map_or_else(|| format!("text:{text}"), |v| canonical(v, text));
+    let hides = value.as_ref().is_none_or(hides_characters);
     Definition {
         kind,
         name: name.to_owned(),
-        hash: hex(&sha256(canonical(&value, text).as_bytes())),
+        hash: hex(&sha256(meant.as_bytes())),
         text: text.to_owned(),
         skeleton: skeleton_of(name),
-        flaw: hides_characters(&value).then_some(Flaw::HiddenCharacters),
+        flaw: hides.then_some(Flaw::HiddenCharacters),
     }
 }
 

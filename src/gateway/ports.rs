@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::mcp::mirror::Mirrored;
 use crate::policy::{Approved, Need};
 use crate::types::{
     ApprovalId, CallId, Clock, ConnectionName, GrantId, SessionId, Subject, Timestamp,
@@ -63,6 +64,12 @@ impl LiveGrant {
         } else {
             None
         }
+    }
+
+    /// How long it lasts from now on unless renewed, in milliseconds.
+    pub fn life(&self, now: Timestamp) -> u64 {
+        let left = self.state.borrow().expires_at.duration_since(now);
+        u64::try_from(left.as_millis()).unwrap_or(0)
     }
 
     /// Waits until the grant is revoked, if it ever is.
@@ -195,6 +202,8 @@ pub enum Standing {
     Accepted {
         /// The definition's hash.
         hash: String,
+        /// What a call of it repeats in headers.
+        mirrored: Arc<[Mirrored]>,
     },
     /// It may not be used until somebody accepts it.
     Quarantined {

@@ -2,6 +2,7 @@
 //!
 //! Leaves hold ids and words of ours; whatever a person wrote stands in the body, masked.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::http::StatusCode;
@@ -27,6 +28,8 @@ struct CallBody<'a> {
     source: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a RawValue>,
 }
@@ -52,6 +55,7 @@ fn call_entry(
         target: call.target().name(),
         source: call.source,
         reason,
+        headers: call.extra.iter().map(|(name, value)| (&**name, &**value)).collect(),
         message: serde_json::from_slice(&call.shown).ok(),
     };
     Entry {
@@ -309,8 +313,8 @@ mod tests {
 
     use super::*;
     use crate::mask::Rules;
-    use crate::mcp::{Limits, Message, Origin};
-    use crate::policy::Direction;
+    use crate::mcp::{Era, Limits, Message, Origin};
+    use crate::policy::{Direction, Transport, Way};
     use crate::types::{CallId, Identity, Subject};
 
     #[test]
@@ -324,7 +328,11 @@ mod tests {
             SessionId::generate().unwrap(),
             Arc::new(Subject { id: SubjectId::generate().unwrap(), identity }),
             "crm".parse().unwrap(),
-            Direction::ClientToServer,
+            Way {
+                direction: Direction::ClientToServer,
+                era: Era::Legacy,
+                transport: Transport::Http,
+            },
             Act::Message(message),
         )
         .unwrap();

@@ -11,11 +11,12 @@ use serde_json::{Map, Value, json};
 
 use super::ports::{Ended, PortError};
 use super::seal::UnknownSession;
-use crate::audit::RefusalStage;
+use crate::audit::{Outcome, RefusalStage};
 use crate::identity::TokenError;
 use crate::identity::dpop::DpopError;
+use crate::mcp::batch;
 use crate::mcp::modern::Incomplete;
-use crate::mcp::{DecodeError, Id};
+use crate::mcp::{DecodeError, Fault, Id};
 use crate::policy::call::NoTarget;
 use crate::policy::{Call, Denial};
 use crate::types::{ApprovalId, CallId, ConnectionName};
@@ -66,6 +67,8 @@ pub struct Refusal {
     pub approval: Option<ApprovalId>,
     /// In how many seconds trying again may help.
     pub retry_after: Option<u64>,
+    /// Where in a message the fault is: the byte, and a JSON pointer.
+    pub place: Option<(usize, Option<String>)>,
 }
 
 impl Refusal {
@@ -86,6 +89,7 @@ impl Refusal {
             rules: Vec::new(),
             approval: None,
             retry_after: None,
+            place: None,
         }
     }
 
@@ -160,6 +164,23 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, rpc::HEADER_MISMATCH, "header_mismatch", stage, message)
     }
 
+    /// A batch where there are none: outside a session of the one version that has them.
+    pub fn no_batches() -> Self {
+        Self::from(&DecodeError::at(0, Fault::Batch)).hint(format!(
+            "only sessions that were initialized with {} have batches",
+            batch::VERSION
+        ))
+    }
+
+    /// A batch of a client that takes no event stream, in which its answers would come.
+    pub fn batch_needs_stream() -> Self {
+        let stage = RefusalStage::Decode;
+        let message = "the answers to a batch come as an event stream";
+        let status = StatusCode::NOT_ACCEPTABLE;
+        Self::new(status, rpc::INVALID_REQUEST, "malformed_message", stage, message)
+            .hint("send \"Accept: application/json, text/event-stream\", as MCP asks")
+    }
+
     /// The server stops; what the call did at the MCP server is unknown.
     pub fn stopping() -> Self {
         let stage = RefusalStage::Route;
@@ -219,7 +240,8 @@ impl Refusal {
     pub fn upstream_malformed(connection: &ConnectionName, error: &DecodeError) -> Self {
         let message =
             format!("connection {connection}: the MCP server sent an unusable message: {error}");
-        Self::upstream("upstream_malformed", message)
+        let place = Some((error.at, error.pointer.clone()));
+        Self { place, ..Self::upstream("upstream_malformed", message) }
     }
 
     /// The MCP server answered a request that was not made here.
@@ -241,6 +263,11 @@ impl Refusal {
             .hint("nothing was let through; the operator finds the cause in the server's log")
     }
 
+    /// How a call ends whose answer is refused so.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.rpc == rpc::DENIED { Outcome::Denied } else { Outcome::UpstreamFailed }
+    }
+
     /// The refusal as a JSON-RPC error answering `id`.
     pub fn to_message(&self, id: Option<&Id>, call: Option<&CallId>) -> Bytes {
         let mut mcpx = Map::new();
@@ -253,6 +280,12 @@ impl Refusal {
         }
         if let Some(call) = call {
             mcpx.insert("call".to_owned(), json!(call));
+        }
+        if let Some((at, pointer)) = &self.place {
+            mcpx.insert("byte".to_owned(), json!(at));
+            if let Some(pointer) = pointer {
+                mcpx.insert("pointer".to_owned(), json!(pointer));
+            }
         }
         if let Some(hint) = &self.hint {
             mcpx.insert("hint".to_owned(), json!(hint));
@@ -314,11 +347,13 @@ impl From<&DpopError> for Refusal {
 
 impl From<&DecodeError> for Refusal {
     fn from(error: &DecodeError) -> Self {
-        let (status, stage) = match error {
-            DecodeError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, RefusalStage::Limit),
+        let (status, stage) = match error.fault {
+            Fault::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, RefusalStage::Limit),
             _ => (StatusCode::BAD_REQUEST, RefusalStage::Decode),
         };
-        Self::new(status, error.code(), "malformed_message", stage, error.to_string())
+        let place = Some((error.at, error.pointer.clone()));
+        let message = error.to_string();
+        Self { place, ..Self::new(status, error.code(), "malformed_message", stage, message) }
     }
 }
 

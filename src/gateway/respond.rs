@@ -43,6 +43,8 @@ pub enum Piece {
     Whole(Durable<Outbound>),
     /// A policy's no, likewise.
     Denied(Durable<Denied>),
+    /// A refusal of one message of a batch.
+    Refused(Durable<Refused>),
     /// The stream ends here without an end: what should follow could not be recorded.
     Broken,
 }
@@ -55,6 +57,8 @@ pub enum Reply {
     Stream(Durable<Outbound>, mpsc::Receiver<Piece>),
     /// A stream that begins by waiting for a person.
     Held(Durable<Waiting>, mpsc::Receiver<Piece>),
+    /// The answers to a batch, in a stream whose head says nothing of any of them.
+    Batch(mpsc::Receiver<Piece>),
     /// A policy's no.
     Denied(Durable<Denied>),
     /// A refusal before there was a call.
@@ -66,6 +70,18 @@ pub enum Reply {
         /// Whether the call itself had been forwarded, so that its outcome is unknown.
         forwarded: bool,
     },
+}
+
+impl Reply {
+    /// Whether it tells of success, as far as its status does.
+    pub(super) fn is_success(&self) -> bool {
+        match self {
+            Self::Whole(outbound) | Self::Stream(outbound, _) => outbound.get().status.is_success(),
+            Self::Denied(denied) => denied.get().status.is_success(),
+            Self::Held(..) | Self::Batch(_) => true,
+            Self::Refused(_) | Self::Left | Self::Unrecorded { .. } => false,
+        }
+    }
 }
 
 /// Writes a reply.
@@ -80,7 +96,7 @@ pub fn write(reply: Reply) -> Response<Body> {
             let outbound = outbound.into_inner();
             response(outbound.status, outbound.headers, stream_body(pieces))
         }
-        Reply::Held(_recorded, pieces) => {
+        Reply::Held(_, pieces) | Reply::Batch(pieces) => {
             let mut head = HeaderMap::new();
             head.insert(CONTENT_TYPE, HeaderValue::from_static(headers::EVENT_STREAM));
             head.insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -155,6 +171,10 @@ fn stream_body(pieces: mpsc::Receiver<Piece>) -> Body {
             Piece::KeepAlive => Ok(sse::comment("")),
             Piece::Whole(outbound) => Ok(framed(outbound.into_inner().body.as_ref())),
             Piece::Denied(denied) => Ok(framed(denied.into_inner().answer.as_ref())),
+            Piece::Refused(refused) => {
+                let Refused { refusal, id, .. } = refused.get();
+                Ok(framed(Some(&refusal.to_message(id.as_ref(), None))))
+            }
             Piece::Broken => Err(std::io::Error::other("the audit log cannot be written")),
         };
         Some((bytes, pieces))

@@ -1,4 +1,4 @@
-//! Legacy session ids and event ids, sealed so that they work for their owner only.
+//! Legacy session ids, event ids and states, sealed so that they work for their owner only.
 //!
 //! A client never sees the upstream's `Mcp-Session-Id`. It gets that id encrypted and bound
 //! (AES-256-GCM-SIV, which random nonces under one key do not wear out; subject and connection as
@@ -12,6 +12,7 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::mcp::modern;
 use crate::types::{ConnectionName, SubjectId};
 
 /// What is sealed. One kind never opens as the other.
@@ -21,12 +22,23 @@ pub enum Sealed {
     Session,
     /// The id of a stream's event, which comes back as `Last-Event-ID`.
     Event,
+    /// The `requestState` of a call that waits for a person.
+    State,
 }
 
 /// A session or event id that this gateway did not give to this subject for this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this MCP session is not known here; initialize again")]
 pub struct UnknownSession;
+
+/// A legacy session, as only this gateway can tell it from its sealed id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtocolSession {
+    /// The upstream's own id.
+    pub id: String,
+    /// The protocol version that its `initialize` settled on, where the gateway learned it.
+    pub version: Option<&'static str>,
+}
 
 /// The key that seals session ids.
 pub struct Seal(RandomizedNonceKey);
@@ -51,6 +63,32 @@ impl Seal {
         let mut sealed = nonce.as_ref().to_vec();
         sealed.extend(text);
         Some(URL_SAFE_NO_PAD.encode(sealed))
+    }
+
+    /// The id that the client gets for an upstream's session; `None` if it cannot be sealed.
+    pub fn seal_session(
+        &self,
+        session: &ProtocolSession,
+        subject: &SubjectId,
+        connection: &ConnectionName,
+    ) -> Option<String> {
+        let text = format!("{} {}", session.version.unwrap_or("-"), session.id);
+        self.seal(Sealed::Session, &text, subject, connection)
+    }
+
+    /// The upstream's session behind a client's id.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_session(
+        &self,
+        sealed: &str,
+        subject: &SubjectId,
+        connection: &ConnectionName,
+    ) -> Result<ProtocolSession, UnknownSession> {
+        let text = self.open(Sealed::Session, sealed, subject, connection)?;
+        let (version, id) = text.split_once(' ').ok_or(UnknownSession)?;
+        Ok(ProtocolSession { id: id.to_owned(), version: modern::legacy_version(version) })
     }
 
     /// The upstream's id behind a client's.
@@ -80,6 +118,7 @@ fn bound_to(kind: Sealed, subject: &SubjectId, connection: &ConnectionName) -> A
     let kind = match kind {
         Sealed::Session => "session",
         Sealed::Event => "event",
+        Sealed::State => "state",
     };
     // None can hold a blank, so no two of them share a text.
     Aad::from(format!("mcpx/{kind}/v1 {subject} {connection}"))
@@ -88,6 +127,17 @@ fn bound_to(kind: Sealed, subject: &SubjectId, connection: &ConnectionName) -> A
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_keeps_its_version() {
+        let seal = Seal::new(&[7; 32]).unwrap();
+        let (alice, crm) = (SubjectId::generate().unwrap(), "crm".parse().unwrap());
+        for version in [None, Some("2025-03-26"), Some("2025-11-25")] {
+            let session = ProtocolSession { id: "a b 2025-03-26".to_owned(), version };
+            let sealed = seal.seal_session(&session, &alice, &crm).unwrap();
+            assert_eq!(seal.open_session(&sealed, &alice, &crm).unwrap(), session);
+        }
+    }
 
     #[test]
     fn opens_for_its_owner_only() {
@@ -104,7 +154,9 @@ mod tests {
             Seal::new(&[8; 32]).unwrap().open(Sealed::Session, &sealed, &alice, &crm),
             Err(UnknownSession)
         );
-        assert_eq!(seal.open(Sealed::Event, &sealed, &alice, &crm), Err(UnknownSession));
+        for other in [Sealed::Event, Sealed::State] {
+            assert_eq!(seal.open(other, &sealed, &alice, &crm), Err(UnknownSession));
+        }
         for bad in ["", "upstream-1", "!!", &sealed[1..]] {
             assert_eq!(seal.open(Sealed::Session, bad, &alice, &crm), Err(UnknownSession));
         }

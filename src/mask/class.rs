@@ -6,23 +6,23 @@ use serde::{Serialize, Serializer};
 
 /// What a masked value is, such as `pci.card`. Only the engine's own classes exist.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Class(&'static str);
+pub struct Class(u8);
 
 macro_rules! classes {
     ($($name:ident = $text:literal: $meaning:literal;)*) => {
+        /// The classes' numbers, which are places in [`WORDS`].
+        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "named as the constants")]
+        enum Number { $($name),* }
+
+        /// What each class is called, what it stands for, and what replaces a whole value of it.
+        const WORDS: &[(&str, &str, &str)] =
+            &[$(($text, $meaning, concat!("[", $text, " masked]"))),*];
+
         impl Class {
-            $(#[doc = $meaning] pub const $name: Self = Self($text);)*
+            $(#[doc = $meaning] pub const $name: Self = Self(Number::$name as u8);)*
 
             /// Every class, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// What the class stands for, in a few words.
-            pub fn meaning(self) -> &'static str {
-                match self.0 {
-                    $($text => $meaning,)*
-                    _ => "",
-                }
-            }
         }
     };
 }
@@ -53,29 +53,48 @@ classes! {
 impl Class {
     /// The class as it is written in configuration, records and masked text.
     pub fn as_str(self) -> &'static str {
-        self.0
+        self.words().0
+    }
+
+    /// What the class stands for, in a few words.
+    pub fn meaning(self) -> &'static str {
+        self.words().1
+    }
+
+    /// What stands in place of a value of which nothing is kept.
+    pub(super) fn mark(self) -> &'static str {
+        self.words().2
+    }
+
+    /// The class's place among [`Class::ALL`].
+    pub(super) fn index(self) -> usize {
+        usize::from(self.0)
     }
 
     /// The class with this name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|class| class.0 == name)
+        Self::ALL.iter().copied().find(|class| class.as_str() == name)
+    }
+
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        WORDS.get(self.index()).copied().unwrap_or_default()
     }
 }
 
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.0)
+        f.pad(self.as_str())
     }
 }
 
 impl fmt::Debug for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl Serialize for Class {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0)
+        serializer.serialize_str(self.as_str())
     }
 }

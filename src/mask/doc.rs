@@ -1,7 +1,7 @@
 //! A JSON text as a flat list of nodes, with the JSON that its strings hold in turn.
 //!
 //! Servers put JSON into text blocks, and tools put JSON into that. A [`Doc`] reads it all before
-//! anything is decided, so that both passes of the engine walk the same ground.
+//! anything is decided: what a list of columns or a sibling says may stand behind what it is about.
 
 use std::ops::Range;
 
@@ -23,14 +23,37 @@ pub(super) struct Node {
     end: u32,
     /// The node behind everything that lies within this one.
     pub(super) next: u32,
-    leaf: Option<u32>,
+    /// [`NO_LEAF`], or its leaf's number.
+    leaf: u32,
 }
+
+const NO_LEAF: u32 = u32::MAX;
 
 /// A parsed JSON text. It does not hold the text itself.
 #[derive(Debug, Default)]
 pub(super) struct Doc {
     nodes: Vec<Node>,
     leaves: Vec<Leaf>,
+}
+
+/// The space that documents are read into.
+#[derive(Debug, Default)]
+struct Space {
+    nodes: Vec<Node>,
+    leaves: Vec<Leaf>,
+}
+
+impl Space {
+    /// What has been read. Small documents, of which a text can hold very many, leave the space
+    /// where it is.
+    fn take(&mut self) -> Doc {
+        const SMALL: usize = 256;
+        let leaves = std::mem::take(&mut self.leaves);
+        if self.nodes.len() > SMALL {
+            return Doc { nodes: std::mem::take(&mut self.nodes), leaves };
+        }
+        Doc { nodes: self.nodes.as_slice().to_vec(), leaves }
+    }
 }
 
 /// A string that is not simply its raw form.
@@ -46,11 +69,11 @@ pub(super) type Regions = Vec<(Range<usize>, Doc)>;
 impl Doc {
     /// Reads `text`, which must be one JSON value.
     pub(super) fn parse(text: &str) -> Result<Self, MaskError> {
-        if text.len() > LARGEST {
-            return Err(MaskError::TooLarge { found: text.len(), limit: LARGEST });
-        }
-        let (mut doc, _) = Self::read(text, &mut Walker::new(text, DEPTH)).map_err(|e| e.0)?;
-        doc.read_strings(text, 0)?;
+        check_length(text)?;
+        let space = &mut Space::default();
+        let read = Self::read(text, &mut Walker::new(text, DEPTH), space);
+        let (mut doc, _) = read.map_err(|(error, _)| error)?;
+        doc.read_strings(text, 0, space)?;
         Ok(doc)
     }
 
@@ -73,7 +96,7 @@ impl Doc {
 
     /// The leaf of a string that has one.
     pub(super) fn leaf(&self, node: &Node) -> Option<&Leaf> {
-        self.leaves.get(node.leaf? as usize)
+        self.leaves.get(node.leaf as usize)
     }
 
     /// What the key or string says.
@@ -95,65 +118,77 @@ impl Doc {
     }
 
     /// Reads one value. A failure also says how far the reading came.
-    fn read(text: &str, walker: &mut Walker<'_>) -> Result<(Self, usize), (MaskError, usize)> {
-        let mut doc = Self::default();
-        let mut open: Vec<usize> = Vec::new();
+    fn read(
+        text: &str,
+        walker: &mut Walker<'_>,
+        space: &mut Space,
+    ) -> Result<(Self, usize), (MaskError, usize)> {
+        space.nodes.clear();
+        space.leaves.clear();
+        let Space { nodes, leaves } = &mut *space;
+        // The innermost open container; while it is open, its `next` is the one around it.
+        let mut open = u32::MAX;
         loop {
             let token = match walker.token() {
                 Ok(Some(token)) => token,
-                Ok(None) => return Ok((doc, walker.offset())),
+                Ok(None) => return Ok((space.take(), walker.offset())),
                 Err(error) => return Err((error.into(), walker.offset())),
             };
             let (start, end) = (offset(token.range.start), offset(token.range.end));
+            let here = offset(nodes.len());
             if matches!(token.kind, Kind::EndObject | Kind::EndArray) {
-                let next = offset(doc.nodes.len());
-                if let Some(node) = open.pop().and_then(|at| doc.nodes.get_mut(at)) {
-                    (node.end, node.next) = (end, next);
+                if let Some(node) = nodes.get_mut(open as usize) {
+                    (node.end, open, node.next) = (end, node.next, here);
                 }
                 continue;
             }
+            let mut next = here + 1;
             if matches!(token.kind, Kind::Object | Kind::Array) {
-                open.push(doc.nodes.len());
+                next = std::mem::replace(&mut open, here);
             }
-            let leaf = match token.escaped {
-                true => {
-                    let inside = text.get(token.range.start + 1..token.range.end - 1);
-                    doc.leaves.push(Leaf {
-                        decoded: unescape(inside.unwrap_or_default()),
-                        regions: Vec::new(),
-                    });
-                    Some(offset(doc.leaves.len() - 1))
-                }
-                false => None,
-            };
-            let next = offset(doc.nodes.len() + 1);
-            doc.nodes.push(Node { kind: token.kind, start, end, next, leaf });
+            let mut leaf = NO_LEAF;
+            if token.escaped {
+                let inside = text.get(token.range.start + 1..token.range.end - 1);
+                leaf = offset(leaves.len());
+                let decoded = unescape(inside.unwrap_or_default());
+                leaves.push(Leaf { decoded, regions: Vec::new() });
+            }
+            nodes.push(Node { kind: token.kind, start, end, next, leaf });
         }
     }
 
     /// Looks into every string value for more JSON.
-    fn read_strings(&mut self, text: &str, level: u8) -> Result<(), MaskError> {
+    fn read_strings(&mut self, text: &str, level: u8, space: &mut Space) -> Result<(), MaskError> {
         for at in 0..self.nodes.len() {
             let Some(node) = self.nodes.get(at).copied() else { continue };
             if node.kind != Kind::String {
                 continue;
             }
-            let regions = regions(self.string(text, &node), level)?;
+            let regions = regions_in(self.string(text, &node), level, space)?;
             if regions.is_empty() {
                 continue;
             }
-            match node.leaf.and_then(|leaf| self.leaves.get_mut(leaf as usize)) {
+            match self.leaves.get_mut(node.leaf as usize) {
                 Some(leaf) => leaf.regions = regions,
                 None => {
                     let leaf = offset(self.leaves.len());
                     self.leaves.push(Leaf { decoded: None, regions });
                     if let Some(node) = self.nodes.get_mut(at) {
-                        node.leaf = Some(leaf);
+                        node.leaf = leaf;
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// This document as one that stands in a text at `level`.
+    fn within(mut self, text: &str, level: u8, space: &mut Space) -> Result<Self, MaskError> {
+        if level >= MOST_LEVELS {
+            return Err(MaskError::TooDeep);
+        }
+        self.read_strings(text, level + 1, space)?;
+        Ok(self)
     }
 
     /// Whether reading this as JSON tells more than reading it as text.
@@ -211,6 +246,16 @@ impl<'a> Place<'a> {
     }
 }
 
+fn check_length(text: &str) -> Result<(), MaskError> {
+    match text.len() {
+        found if found > LARGEST => Err(MaskError::TooLarge { found, limit: LARGEST }),
+        _ => Ok(()),
+    }
+}
+
+/// The shortest text that is worth reading as JSON, such as `[[]]`.
+const SHORTEST: usize = 4;
+
 /// Texts are at most [`LARGEST`] bytes, and no decoded text is longer than its raw form.
 fn offset(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
@@ -218,16 +263,27 @@ fn offset(at: usize) -> u32 {
 
 /// Finds the JSON in a text: all of it, or objects and arrays between other words (log lines, one
 /// object per line, a sentence before and after).
-pub(super) fn regions(text: &str, level: u8) -> Result<Regions, MaskError> {
+pub(super) fn regions(text: &str) -> Result<Regions, MaskError> {
+    check_length(text)?;
+    regions_in(text, 0, &mut Space::default())
+}
+
+fn regions_in(text: &str, level: u8, space: &mut Space) -> Result<Regions, MaskError> {
     let mut regions = Vec::new();
+    if text.len() < SHORTEST {
+        return Ok(regions);
+    }
     let trimmed = text.trim_ascii();
     let lead = text.len() - text.trim_ascii_start().len();
     let mut at = 0;
     if trimmed.starts_with('"')
         && trimmed.contains('\\')
-        && let Ok((doc, _)) = Doc::read(trimmed, &mut Walker::new(trimmed, DEPTH))
+        && let Ok((doc, _)) = Doc::read(trimmed, &mut Walker::new(trimmed, DEPTH), space)
     {
-        push(&mut regions, lead..lead + trimmed.len(), doc, trimmed, true, level)?;
+        if doc.is_worth_it(true) {
+            let doc = doc.within(trimmed, level, space)?;
+            regions.push((lead..lead + trimmed.len(), doc));
+        }
         return Ok(regions);
     }
     // Reading on from each bracket of a text that only looks like JSON would be quadratic, so
@@ -241,12 +297,14 @@ pub(super) fn regions(text: &str, level: u8) -> Result<Regions, MaskError> {
         if !is_promising(text.as_bytes().get(start..).unwrap_or_default()) {
             continue;
         }
-        match Doc::read(text, &mut Walker::prefix(text, start, DEPTH)) {
+        match Doc::read(text, &mut Walker::prefix(text, start, DEPTH), space) {
             Ok((doc, end)) => {
                 let Some(part) = text.get(start..end) else { continue };
                 let whole = part.len() == trimmed.len();
                 at = end;
-                push(&mut regions, start..end, doc, text, whole, level)?;
+                if doc.is_worth_it(whole) {
+                    regions.push((start..end, doc.within(text, level, space)?));
+                }
             }
             Err((MaskError::Malformed, read)) => {
                 match budget.checked_sub(read.saturating_sub(start)) {
@@ -258,25 +316,6 @@ pub(super) fn regions(text: &str, level: u8) -> Result<Regions, MaskError> {
         }
     }
     Ok(regions)
-}
-
-fn push(
-    regions: &mut Regions,
-    range: Range<usize>,
-    mut doc: Doc,
-    text: &str,
-    whole: bool,
-    level: u8,
-) -> Result<(), MaskError> {
-    if !doc.is_worth_it(whole) {
-        return Ok(());
-    }
-    if level >= MOST_LEVELS {
-        return Err(MaskError::TooDeep);
-    }
-    doc.read_strings(text, level + 1)?;
-    regions.push((range, doc));
-    Ok(())
 }
 
 /// Whether what begins with this bracket may be an object, or an array with something in it.

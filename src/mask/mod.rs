@@ -6,20 +6,24 @@
 //! the raw value: the caller fails closed.
 //!
 //! In the order of the work: [`doc`] reads a message and the JSON within its strings, [`message`]
-//! says what is protocol and what is data, [`walk`] goes over it twice (learning, then masking),
-//! [`shape`] knows tables and records, [`fields`] knows names, [`detect`] knows patterns, [`values`]
-//! what was learnt, [`path`] where the walk is, and [`redact`] what stands in a value's place. For
-//! operators: `docs/masking.md`.
+//! says what is protocol and what is data. [`walk`] goes over it once: [`shape`] knows tables and
+//! records, [`fields`] knows names, [`detect`] knows patterns, [`values`] remembers what names gave
+//! away, [`path`] where all this was. Then [`sites`] looks for what was learnt in what is left and
+//! writes the edits, [`keys`] those of sensitive keys; [`redact`] says what stands in a value's
+//! place, and [`findings`] what of it may be told. For operators: `docs/masking.md`.
 
 mod class;
 mod detect;
 mod doc;
 mod fields;
+mod findings;
+mod keys;
 mod message;
 mod path;
 mod redact;
 mod rules;
 mod shape;
+mod sites;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -29,27 +33,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::Serialize;
 
 pub use class::Class;
+pub use findings::{Finding, Findings};
 pub use rules::{Rules, RulesError};
 
-use crate::mcp::json;
 use detect::Detector;
-use doc::{Doc, Place};
+use doc::Doc;
 use fields::{Fields, Strength};
 use message::Role;
 use walk::Walk;
-
-/// One masked value: what it was and where it stood, never the value itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What the value was.
-    pub class: Class,
-    /// A JSON pointer into the message (RFC 6901), in which `#` leads into JSON that a string
-    /// holds and sensitive keys are shown masked; `text` in a text that is no JSON.
-    pub pointer: String,
-}
 
 /// Why something could not be masked. The value must then not be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +75,8 @@ pub enum MaskError {
 /// let masker = Masker::new(&Rules::default())?;
 /// let raw = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"result":{"ssn":"078-05-1120"}}"#);
 /// let masked = masker.message(&raw)?;
-/// assert_eq!(masked.findings()[0].pointer, "/result/ssn");
+/// let pointers: Vec<String> = masked.findings().iter().map(|found| found.pointer).collect();
+/// assert_eq!(pointers, ["/result/ssn"]);
 /// assert!(!masked.bytes().windows(3).any(|part| part == b"078"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -92,12 +86,12 @@ pub enum MaskError {
 /// ```compile_fail,E0451
 /// use mcpx::mask::Masked;
 ///
-/// let forged = Masked { bytes: bytes::Bytes::new(), findings: Vec::new(), changed: false };
+/// let forged = Masked { bytes: bytes::Bytes::new(), findings: Default::default(), changed: false };
 /// ```
 #[derive(Clone, Debug)]
 pub struct Masked {
     bytes: Bytes,
-    findings: Vec<Finding>,
+    findings: Findings,
     changed: bool,
 }
 
@@ -108,17 +102,13 @@ impl Masked {
     }
 
     /// What was masked, in the order of the message.
-    pub fn findings(&self) -> &[Finding] {
+    pub fn findings(&self) -> &Findings {
         &self.findings
     }
 
     /// How many values of each class were masked.
     pub fn counts(&self) -> BTreeMap<String, u32> {
-        let mut counts = BTreeMap::new();
-        for finding in &self.findings {
-            *counts.entry(finding.class.as_str().to_owned()).or_default() += 1;
-        }
-        counts
+        self.findings.counts()
     }
 
     /// Whether anything was masked.
@@ -159,41 +149,33 @@ impl Masker {
     ///
     /// # Errors
     /// [`MaskError`] where the value cannot be masked as a whole.
-    pub fn json(&self, raw: &[u8]) -> Result<(Vec<u8>, Vec<Finding>), MaskError> {
+    pub fn json(&self, raw: &[u8]) -> Result<(Vec<u8>, Findings), MaskError> {
         let (edited, findings) = self.mask(raw, Role::Data)?;
         Ok((edited.unwrap_or_else(|| raw.to_vec()), findings))
     }
 
     /// Masks a text: a line of standard error, a log line, an error's message. A text that cannot
     /// be masked is withheld as a whole.
-    pub fn text<'a>(&self, text: &'a str) -> (Cow<'a, str>, Vec<Finding>) {
-        let Ok(regions) = doc::regions(text, 0) else {
-            return (Cow::Borrowed(WITHHELD), Vec::new());
+    pub fn text<'a>(&self, text: &'a str) -> (Cow<'a, str>, Findings) {
+        let Ok(regions) = doc::regions(text) else {
+            return (Cow::Borrowed(WITHHELD), Findings::default());
         };
-        let (edits, mut findings) = Walk::new(self).text(text, &regions);
-        for finding in &mut findings {
-            finding.pointer.insert_str(0, "text");
-        }
-        if edits.is_empty() {
-            return (Cow::Borrowed(text), findings);
-        }
-        let masked = json::splice(text.as_bytes(), &edits).map(String::from_utf8);
-        match masked {
-            Ok(Ok(masked)) => (Cow::Owned(masked), findings),
-            _ => (Cow::Borrowed(WITHHELD), findings),
+        let Ok((edited, findings)) = Walk::new(self, text).text(&regions) else {
+            return (Cow::Borrowed(WITHHELD), Findings::default());
+        };
+        let findings = findings.in_text();
+        match edited.map(String::from_utf8) {
+            None => (Cow::Borrowed(text), findings),
+            Some(Ok(masked)) => (Cow::Owned(masked), findings),
+            Some(Err(_)) => (Cow::Borrowed(WITHHELD), findings),
         }
     }
 
     /// The edited bytes, if anything had to be edited, and why.
-    fn mask(&self, raw: &[u8], role: Role) -> Result<(Option<Vec<u8>>, Vec<Finding>), MaskError> {
+    fn mask(&self, raw: &[u8], role: Role) -> Result<(Option<Vec<u8>>, Findings), MaskError> {
         let text = std::str::from_utf8(raw).map_err(|_| MaskError::Malformed)?;
         let doc = Doc::parse(text)?;
-        let (edits, findings) = Walk::new(self).document(Place { text, doc: &doc }, role);
-        if edits.is_empty() {
-            return Ok((None, findings));
-        }
-        let edited = json::splice(raw, &edits).map_err(|_| MaskError::Malformed)?;
-        Ok((Some(edited), findings))
+        Walk::new(self, text).document(&doc, role).map_err(|_| MaskError::Malformed)
     }
 
     /// The rule for a name that turns out to be a person's.
@@ -203,4 +185,4 @@ impl Masker {
 }
 
 /// What stands in place of a text that cannot be masked.
-const WITHHELD: &str = "[text withheld: it nests JSON too deeply to be masked]";
+const WITHHELD: &str = "[text withheld: it is too large, or nests JSON too deeply, to be masked]";

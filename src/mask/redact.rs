@@ -9,40 +9,83 @@ use super::class::Class;
 /// The domain of masked e-mail addresses. `.invalid` (RFC 6761) can never be somebody's.
 pub(super) const MASKED_DOMAIN: &str = "masked.invalid";
 
-/// The text that replaces `value`.
-pub(super) fn replacement(class: Class, value: &str) -> String {
+/// How a value is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Nothing is kept but the class.
+    Whole,
+    /// Behind the first `skip` bytes, so many letters, digits and stars become stars.
+    Stars { skip: u8, count: u8 },
+    /// The first character and a domain that is nobody's: still an address to a schema that asks
+    /// for `format: email`.
+    Email,
+    /// The first of January 1900 in the value's own notation, so that `format: date` still holds.
+    Date,
+    /// The same JSON kind, and no length to tell the number by.
+    Number,
+}
+
+/// How a text of a class is replaced; `None` if it is masked already.
+pub(super) fn how(class: Class, value: &str) -> Option<How> {
     if is_masked(value) {
-        return value.to_owned();
+        return None;
     }
     let partial = match class {
         Class::CARD => keep_last_four(value, 12..=19),
         Class::SSN => keep_last_four(value, 9..=9),
-        Class::EMAIL => email(value),
+        Class::EMAIL => is_address(value).then_some(How::Email),
         Class::IBAN => iban(value),
-        Class::DOB => date(value),
+        Class::DOB => date(value).map(|_| How::Date),
         _ => None,
     };
-    partial.unwrap_or_else(|| whole(class))
+    let same = match partial {
+        Some(How::Stars { skip, count }) => starred(value, skip, count).eq(value.chars()),
+        Some(How::Date) => date(value) == Some(value),
+        _ => false,
+    };
+    (!same).then_some(partial.unwrap_or(How::Whole))
 }
 
-/// The text that replaces a value of which nothing is kept.
-pub(super) fn whole(class: Class) -> String {
-    format!("[{class} masked]")
+/// How a number is replaced; `None` if it says nothing already.
+pub(super) fn how_number(raw: &str) -> Option<How> {
+    (raw != number(raw)).then_some(How::Number)
+}
+
+impl How {
+    /// Adds what replaces `value` to `out`.
+    pub(super) fn write(self, class: Class, value: &str, out: &mut String) {
+        match self {
+            Self::Whole => out.push_str(class.mark()),
+            Self::Stars { skip, count } => out.extend(starred(value, skip, count)),
+            Self::Email => {
+                let first = value.chars().next().filter(char::is_ascii_alphanumeric);
+                out.push(first.unwrap_or('x'));
+                out.push_str("***@");
+                out.push_str(MASKED_DOMAIN);
+            }
+            Self::Date => out.push_str(date(value).unwrap_or(class.mark())),
+            Self::Number => out.push_str(number(value)),
+        }
+    }
 }
 
 /// Whether the text is exactly what one of the transforms writes, of whatever class: a value may
 /// have been found under one class by its look and be met again under another by its name.
 pub(super) fn is_masked(text: &str) -> bool {
-    masked_prefix(text) == Some(text.len())
-        || is_starred(text)
-        || text
-            .split_once("***@")
-            .is_some_and(|(first, domain)| first.len() == 1 && domain == MASKED_DOMAIN)
+    masked_prefix(text) == Some(text.len()) || is_starred(text) || is_masked_email(text)
+}
+
+/// One character of one byte, stars, and the domain that is nobody's.
+fn is_masked_email(text: &str) -> bool {
+    let rest = text.get(1..).and_then(|rest| rest.strip_prefix("***@"));
+    rest == Some(MASKED_DOMAIN)
 }
 
 /// Stars, and at most four letters or digits behind the last of them; perhaps a country before.
 fn is_starred(text: &str) -> bool {
-    let Some((first, last)) = text.find('*').zip(text.rfind('*')) else { return false };
+    let first = memchr::memchr(b'*', text.as_bytes());
+    let last = memchr::memrchr(b'*', text.as_bytes());
+    let Some((first, last)) = first.zip(last) else { return false };
     let between = |part: Option<&str>| {
         part.is_some_and(|part| part.bytes().all(|b| matches!(b, b'*' | b' ' | b'-')))
     };
@@ -64,52 +107,27 @@ pub(super) fn masked_prefix(text: &str) -> Option<usize> {
     Some(end + "[ masked]".len())
 }
 
-/// The number that replaces a sensitive one: the same JSON kind, and no length to tell it by.
-pub(super) fn number(raw: &str) -> &'static str {
+fn number(raw: &str) -> &'static str {
     if raw.contains(['.', 'e', 'E']) { "0.0" } else { "0" }
 }
 
 /// Stars for all digits but the last four; separators stay where they were. Stars count as digits
 /// so that the output is its own input.
-fn keep_last_four(value: &str, length: std::ops::RangeInclusive<usize>) -> Option<String> {
-    let shaped = value.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'*' | b' ' | b'-'));
-    let digits = value.bytes().filter(|b| b.is_ascii_digit() || *b == b'*').count();
-    if !shaped || !length.contains(&digits) {
-        return None;
-    }
-    Some(star_out(value, digits.saturating_sub(4)))
-}
-
-/// Replaces the first `count` letters, digits and stars by stars.
-fn star_out(value: &str, count: usize) -> String {
-    let mut left = count;
-    let star = |c: char| {
-        if left > 0 && (c.is_ascii_alphanumeric() || c == '*') {
-            left -= 1;
-            '*'
-        } else {
-            c
+fn keep_last_four(value: &str, length: std::ops::RangeInclusive<usize>) -> Option<How> {
+    let mut digits = 0;
+    for byte in value.bytes() {
+        match byte {
+            b'0'..=b'9' | b'*' => digits += 1,
+            b' ' | b'-' => {}
+            _ => return None,
         }
-    };
-    value.chars().map(star).collect()
-}
-
-/// The first character and a domain that is nobody's: still an address to a schema that asks for
-/// `format: email`.
-fn email(value: &str) -> Option<String> {
-    let (local, domain) = value.split_once('@')?;
-    let sane = |part: &str| {
-        !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || "@<>\"(),;:".contains(c))
-    };
-    if !sane(local) || !sane(domain) {
-        return None;
     }
-    let first = local.chars().next().filter(char::is_ascii_alphanumeric).unwrap_or('x');
-    Some(format!("{first}***@{MASKED_DOMAIN}"))
+    let count = u8::try_from(digits - 4_usize.min(digits)).ok()?;
+    length.contains(&digits).then_some(How::Stars { skip: 0, count })
 }
 
 /// The country and the last four stay, as on a bank statement.
-fn iban(value: &str) -> Option<String> {
+fn iban(value: &str) -> Option<How> {
     let (country, rest) = value.split_at_checked(2)?;
     let shaped = rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'*' | b' ' | b'-'));
     let length = rest.bytes().filter(|b| !matches!(b, b' ' | b'-')).count();
@@ -117,31 +135,59 @@ fn iban(value: &str) -> Option<String> {
     {
         return None;
     }
-    Some(format!("{country}{}", star_out(rest, length - 4)))
+    Some(How::Stars { skip: 2, count: u8::try_from(length - 4).ok()? })
 }
 
-/// The first of January 1900 in the value's own notation, so that `format: date` still holds.
-fn date(value: &str) -> Option<String> {
-    let shape: String = value.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    let fixed = match shape.as_str() {
-        "0000-00-00" => "1900-01-01",
-        "0000/00/00" => "1900/01/01",
-        "00000000" => "19000101",
-        "00/00/0000" | "0/0/0000" | "0/00/0000" | "00/0/0000" => "01/01/1900",
-        "00-00-0000" => "01-01-1900",
-        "00.00.0000" => "01.01.1900",
-        _ if shape.starts_with("0000-00-00T") => {
-            if shape.ends_with('Z') {
+/// `value` with its first `count` letters, digits and stars behind `skip` bytes replaced by stars.
+fn starred(value: &str, skip: u8, count: u8) -> impl Iterator<Item = char> {
+    let mut left = count;
+    value.char_indices().map(move |(at, c)| {
+        if left > 0 && at >= usize::from(skip) && (c.is_ascii_alphanumeric() || c == '*') {
+            left -= 1;
+            '*'
+        } else {
+            c
+        }
+    })
+}
+
+/// Whether a value is one e-mail address and nothing else.
+fn is_address(value: &str) -> bool {
+    let sane = |part: &str| {
+        let parting = |c: char| {
+            c.is_whitespace() || matches!(c, '@' | '<' | '>' | '"' | '(' | ')' | ',' | ';' | ':')
+        };
+        !part.is_empty() && !part.contains(parting)
+    };
+    value.split_once('@').is_some_and(|(local, domain)| sane(local) && sane(domain))
+}
+
+/// The first of January 1900 as the value writes a date, if it is one.
+fn date(value: &str) -> Option<&'static str> {
+    let mut shape = [0; 10];
+    for (slot, byte) in shape.iter_mut().zip(value.bytes()) {
+        *slot = if byte.is_ascii_digit() { b'0' } else { byte };
+    }
+    let fixed = match shape.get(..value.len()).unwrap_or(&shape) {
+        b"0000-00-00" if value.as_bytes().get(10) == Some(&b'T') => {
+            if value.ends_with('Z') {
                 "1900-01-01T00:00:00Z"
-            } else if shape.get(19..).is_some_and(|rest| rest.contains(['+', '-'])) {
+            } else if value.get(19..).is_some_and(|rest| rest.contains(['+', '-'])) {
                 "1900-01-01T00:00:00+00:00"
             } else {
                 "1900-01-01T00:00:00"
             }
         }
+        _ if value.len() > shape.len() => return None,
+        b"0000-00-00" => "1900-01-01",
+        b"0000/00/00" => "1900/01/01",
+        b"00000000" => "19000101",
+        b"00/00/0000" | b"0/0/0000" | b"0/00/0000" | b"00/0/0000" => "01/01/1900",
+        b"00-00-0000" => "01-01-1900",
+        b"00.00.0000" => "01.01.1900",
         _ => return None,
     };
-    Some(fixed.to_owned())
+    Some(fixed)
 }
 
 #[cfg(test)]
@@ -171,8 +217,18 @@ mod tests {
             (Class::PASSWORD, "[pii.name masked]", "[pii.name masked]"),
             (Class::PASSWORD, "[no.class masked]", "[secret.password masked]"),
         ] {
-            assert_eq!(replacement(class, value), masked, "{class} {value}");
+            assert_eq!(
+                replaced(class, value).as_deref().unwrap_or(value),
+                masked,
+                "{class} {value}"
+            );
         }
+    }
+
+    fn replaced(class: Class, value: &str) -> Option<String> {
+        let mut out = String::new();
+        how(class, value)?.write(class, value, &mut out);
+        Some(out)
     }
 
     proptest! {
@@ -184,8 +240,10 @@ mod tests {
                 "[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:+Z-]{0,16})?"
             ],
         ) {
-            let once = replacement(class, &value);
-            prop_assert_eq!(replacement(class, &once), once);
+            if let Some(once) = replaced(class, &value) {
+                prop_assert!(once != value);
+                prop_assert_eq!(replaced(class, &once), None);
+            }
         }
     }
 }

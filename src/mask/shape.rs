@@ -13,7 +13,7 @@ pub(super) struct Member {
     /// Its key's node; its value's node is the next.
     pub(super) key: u32,
     /// Its key's number among the message's names.
-    pub(super) name: usize,
+    pub(super) name: u32,
     /// What its key says.
     pub(super) field: Field,
 }
@@ -39,16 +39,19 @@ pub(super) struct Columns {
 impl Shape {
     pub(super) fn of(place: Place<'_>, members: &[Member], masker: &Masker) -> Self {
         let part = |wanted: Part| members.iter().filter(move |member| member.field.part == wanted);
-        let mut shape = Self {
-            personal: members.iter().any(|member| member.field.is_personal()),
-            ..Self::default()
-        };
-        if part(Part::Value).next().is_some() {
+        let mut shape = Self::default();
+        let (mut has_value, mut has_rows) = (false, false);
+        for Member { field, .. } in members {
+            shape.personal |= field.is_personal();
+            has_value |= field.part == Part::Value;
+            has_rows |= field.part == Part::Rows;
+        }
+        if has_value {
             shape.named = part(Part::Key)
                 .chain(part(Part::Name))
                 .find_map(|member| masker.fields.resolve(place.string_at(member.key + 1)?).rule);
         }
-        if part(Part::Rows).next().is_some() {
+        if has_rows {
             shape.columns =
                 part(Part::Columns).find_map(|member| columns(place, member.key + 1, masker));
         }

@@ -5,17 +5,27 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::class::Class;
 use super::detect::Hit;
 
-/// The values of one message, as a trie over words.
+/// The values of one message, as a trie over words in which a chain without branches is one node.
 #[derive(Debug, Default)]
-pub(super) struct Values {
-    words: HashMap<Box<str>, u32>,
-    /// From a node over a word to a node; the root is node 0.
-    edges: HashMap<(u32, u32), u32>,
-    /// The class of the value that ends at each node but the root.
-    ends: Vec<Option<Class>>,
+pub(super) struct Values<'a> {
+    /// From a node over a word to a node. No edge leads into the root, node 0.
+    edges: HashMap<(u32, &'a str), u32, RandomState>,
+    nodes: Vec<Node<'a>>,
+    first: FirstWords,
+}
+
+#[derive(Debug, Default)]
+struct Node<'a> {
+    /// The class of the value that ends here.
+    end: Option<Class>,
+    /// The rest of the only value that goes on from here; a node with edges has none.
+    tail: Option<(&'a str, Class)>,
+    has_edges: bool,
 }
 
 /// Longer values are masked in their place only.
@@ -23,32 +33,69 @@ const MOST_WORDS: usize = 16;
 /// How many bytes may part two words of one value.
 const WIDEST_GAP: usize = 3;
 
-impl Values {
+impl<'a> Values<'a> {
     pub(super) fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.nodes.is_empty()
     }
 
     /// Remembers a value, unless it is too common to be recognised elsewhere.
-    pub(super) fn add(&mut self, class: Class, value: &str) {
-        let words: Vec<&str> = words(value).map(|(_, word)| word).take(MOST_WORDS + 1).collect();
-        if words.len() > MOST_WORDS || !is_telling(&words) {
+    pub(super) fn add(&mut self, class: Class, value: &'a str) {
+        let mut found = [""; MOST_WORDS];
+        let mut count = 0;
+        for (_, word) in Words::of(value, 0) {
+            let Some(slot) = found.get_mut(count) else { return };
+            *slot = word;
+            count += 1;
+        }
+        if !is_telling(found.get(..count).unwrap_or_default()) {
             return;
         }
-        let mut node = 0;
-        for word in words {
-            let fresh = number(self.words.len());
-            let word = match self.words.get(word) {
-                Some(word) => *word,
-                None => *self.words.entry(word.into()).or_insert(fresh),
-            };
-            let fresh = number(self.ends.len() + 1);
-            node = *self.edges.entry((node, word)).or_insert(fresh);
-            if node == fresh {
-                self.ends.push(None);
+        if self.nodes.is_empty() {
+            self.nodes.push(Node { has_edges: true, ..Node::default() });
+        }
+        let mut at = 0;
+        let mut rest = value;
+        while let Some((word, behind)) = split_word(rest) {
+            if let Some(next) = self.edges.get(&(at, word)) {
+                (at, rest) = (*next, behind);
+                continue;
+            }
+            let Some(node) = self.nodes.get_mut(at as usize) else { return };
+            match node.tail.take() {
+                None if !node.has_edges => {
+                    node.tail = Some((rest, class));
+                    return;
+                }
+                Some((tail, known)) if same_words(tail, rest) => {
+                    node.tail = Some((tail, known));
+                    return;
+                }
+                // Two values part here, or one word further on.
+                Some((tail, known)) => self.branch(at, tail, known),
+                None => self.branch(at, rest, class),
             }
         }
-        if let Some(end) = node.checked_sub(1).and_then(|at| self.ends.get_mut(at as usize)) {
-            end.get_or_insert(class);
+        if let Some(node) = self.nodes.get_mut(at as usize) {
+            node.end.get_or_insert(class);
+        }
+    }
+
+    /// Adds an edge over the first word of `rest`; what follows is the new node's.
+    fn branch(&mut self, at: u32, rest: &'a str, class: Class) {
+        let Some((word, behind)) = split_word(rest) else { return };
+        let next = number(self.nodes.len());
+        let (end, tail) = match split_word(behind) {
+            None => (Some(class), None),
+            Some(_) => (None, Some((behind, class))),
+        };
+        self.nodes.push(Node { end, tail, has_edges: false });
+        self.edges.insert((at, word), next);
+        if let Some(node) = self.nodes.get_mut(at as usize) {
+            node.has_edges = true;
+        }
+        if at == 0 && !self.first.add(word) {
+            let roots = self.edges.keys().filter(|(at, _)| *at == 0);
+            self.first = FirstWords::of(roots.map(|(_, word)| *word));
         }
     }
 
@@ -57,39 +104,45 @@ impl Values {
         if self.is_empty() {
             return;
         }
-        let found: Vec<(usize, usize, Option<u32>)> = words(text)
-            .map(|(start, word)| (start, start + word.len(), self.words.get(word).copied()))
-            .collect();
-        let mut at = 0;
-        while let Some((start, ..)) = found.get(at) {
-            let mut node = 0;
-            let mut previous_end = *start;
-            let mut longest = None;
-            for (ahead, (start, end, word)) in found.iter().skip(at).take(MOST_WORDS).enumerate() {
-                let close = start.saturating_sub(previous_end) <= WIDEST_GAP;
-                let next = word.filter(|_| close).and_then(|word| self.edges.get(&(node, word)));
-                let Some(next) = next else { break };
-                node = *next;
-                previous_end = *end;
-                if let Some(Some(class)) = self.ends.get((node as usize).saturating_sub(1)) {
-                    longest = Some((*end, *class, ahead + 1));
-                }
+        let mut words = Words::of(text, 0);
+        while let Some((start, word)) = words.next() {
+            if !self.first.may_be(word) {
+                continue;
             }
-            match longest {
-                Some((end, class, used)) => {
-                    hits.extend(Hit::new(text, *start..end, class));
-                    at += used;
-                }
-                None => at += 1,
+            if let Some((end, class)) = self.longest(text, start) {
+                hits.extend(Hit::new(text, start..end, class));
+                words = Words::of(text, end);
             }
         }
     }
 
+    /// Where the longest value that begins at `start` ends.
+    fn longest(&self, text: &str, start: usize) -> Option<(usize, Class)> {
+        let mut longest = None;
+        let mut at = 0;
+        let mut end = start;
+        while let Some((next_end, word)) = next_word(text, end) {
+            let Some(next) = self.edges.get(&(at, word)) else { break };
+            (at, end) = (*next, next_end);
+            let Some(node) = self.nodes.get(at as usize) else { break };
+            if let Some(class) = node.end {
+                longest = Some((end, class));
+            }
+            if let Some((tail, class)) = node.tail {
+                let whole = Words::of(tail, 0).try_fold(end, |end, (_, expected)| {
+                    next_word(text, end).filter(|(_, word)| *word == expected).map(|(end, _)| end)
+                });
+                return whole.map(|end| (end, class)).or(longest);
+            }
+        }
+        longest
+    }
+
     /// The class of the value that `text` is, if it is one.
     pub(super) fn class_of(&self, text: &str) -> Option<Class> {
-        let mut hits = Vec::new();
-        self.find(text, &mut hits);
-        hits.first().filter(|hit| hit.range == (0..text.len())).map(|hit| hit.class)
+        let (start, _) = Words::of(text, 0).next().filter(|(start, _)| *start == 0)?;
+        let (end, class) = self.longest(text, start)?;
+        Hit::new(text, 0..end, class).filter(|hit| hit.range.end == text.len()).map(|_| class)
     }
 }
 
@@ -98,17 +151,113 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// What the first words of values look like, which says no to most words of a text without
+/// looking far away.
+#[derive(Debug, Default)]
+struct FirstWords {
+    /// A power of two of them, or none.
+    bits: Vec<u64>,
+    count: usize,
+}
+
+impl FirstWords {
+    const FEWEST: usize = 32;
+
+    fn of<'w>(words: impl Iterator<Item = &'w str> + Clone) -> Self {
+        // Eight bits for each word, and room for as many words again.
+        let size = (words.clone().count() / 4).next_power_of_two().max(Self::FEWEST);
+        let mut first = Self { bits: vec![0; size], count: 0 };
+        for word in words {
+            first.add(word);
+        }
+        first
+    }
+
+    /// Adds a word, unless there is too little room.
+    fn add(&mut self, word: &str) -> bool {
+        if self.count >= self.bits.len() * 8 {
+            return false;
+        }
+        self.count += 1;
+        let (at, bit) = self.place(word);
+        if let Some(bits) = self.bits.get_mut(at) {
+            *bits |= bit;
+        }
+        true
+    }
+
+    fn may_be(&self, word: &str) -> bool {
+        let (at, bit) = self.place(word);
+        self.bits.get(at).is_some_and(|bits| bits & bit != 0)
+    }
+
+    /// One bit for a word's length, first and last bytes.
+    fn place(&self, word: &str) -> (usize, u64) {
+        let bytes = word.as_bytes();
+        let four = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let (first, last) = match bytes {
+            [] | [_] | [_, _] | [_, _, _] => {
+                (bytes.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)), 0)
+            }
+            _ => (four(bytes.first_chunk()), four(bytes.last_chunk())),
+        };
+        let mixed = (u64::from(first) << 32 | u64::from(last)) ^ (bytes.len() as u64) << 24;
+        let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let at = (mixed >> 38) as usize & self.bits.len().wrapping_sub(1);
+        (at, 1 << (mixed >> 58))
+    }
+}
+
+/// The first word, and what is behind it.
+fn split_word(text: &str) -> Option<(&str, &str)> {
+    let (start, word) = Words::of(text, 0).next()?;
+    Some((word, text.get(start + word.len()..)?))
+}
+
+/// The word that follows closely on `end`, and where it ends.
+fn next_word(text: &str, end: usize) -> Option<(usize, &str)> {
+    let (start, word) = Words::of(text, end).next()?;
+    (start - end <= WIDEST_GAP).then_some((start + word.len(), word))
+}
+
+fn same_words(a: &str, b: &str) -> bool {
+    let words = |text| Words::of(text, 0).map(|(_, word)| word);
+    a == b || words(a).eq(words(b))
+}
+
 /// Runs of letters and digits, with their offsets.
-fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let inside = |b: &u8| b.is_ascii_alphanumeric() || !b.is_ascii();
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let rest = text.as_bytes().get(at..)?;
-        let start = at + rest.iter().position(inside)?;
-        let word = text.as_bytes().get(start..)?;
-        at = start + word.iter().position(|b| !inside(b)).unwrap_or(word.len());
-        Some((start, text.get(start..at)?))
-    })
+struct Words<'t> {
+    text: &'t str,
+    at: usize,
+}
+
+impl<'t> Words<'t> {
+    /// The words of `text` from `at` on.
+    fn of(text: &'t str, at: usize) -> Self {
+        Self { text, at }
+    }
+}
+
+impl<'t> Iterator for Words<'t> {
+    type Item = (usize, &'t str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        const INSIDE: [bool; 256] = {
+            let mut inside = [false; 256];
+            let mut byte = 0;
+            while byte < 256 {
+                inside[byte] = byte >= 0x80 || (byte as u8).is_ascii_alphanumeric();
+                byte += 1;
+            }
+            inside
+        };
+        let inside = |b: &u8| INSIDE.get(usize::from(*b)).is_some_and(|inside| *inside);
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let start = self.at + rest.iter().position(inside)?;
+        let word = self.text.as_bytes().get(start..)?;
+        self.at = start + word.iter().position(|b| !inside(b)).unwrap_or(word.len());
+        Some((start, self.text.get(start..self.at)?))
+    }
 }
 
 /// Whether finding these words elsewhere means the same value, not a coincidence.
@@ -121,10 +270,15 @@ fn is_telling(words: &[&str]) -> bool {
     match words {
         [] => false,
         [_] if digits => length >= 6,
-        [word] => length >= 4 && !COMMON.iter().any(|common| word.eq_ignore_ascii_case(common)),
+        [word] => length >= 4 && !is_common(word),
         _ if digits => length >= 7,
         _ => length >= 5,
     }
+}
+
+fn is_common(word: &str) -> bool {
+    let lower = || word.bytes().map(|b| b.to_ascii_lowercase());
+    COMMON.binary_search_by(|common| common.bytes().cmp(lower())).is_ok()
 }
 
 /// Whether at least three different bytes occur.
@@ -135,7 +289,7 @@ fn has_three_characters(words: &[&str]) -> bool {
     bytes.any(|byte| byte != first && byte != second)
 }
 
-/// Words that are names or values now and then and ordinary text most of the time.
+/// Words that are names or values now and then and ordinary text most of the time, in order.
 const COMMON: &[&str] = &[
     "active", "admin", "april", "area", "august", "baker", "bank", "bell", "best", "bill", "black",
     "blue", "book", "brown", "case", "chance", "change", "chase", "church", "city", "client",
@@ -146,7 +300,7 @@ const COMMON: &[&str] = &[
     "hall", "hand", "hard", "hart", "head", "high", "hill", "home", "hope", "house", "hunter",
     "input", "invalid", "iris", "israel", "item", "jordan", "judge", "june", "junior", "justice",
     "king", "lake", "land", "last", "later", "lily", "line", "list", "little", "long", "love",
-    "main", "major", "mark", "market", "marsh", "mason", "masked", "master", "merry", "miles",
+    "main", "major", "mark", "market", "marsh", "masked", "mason", "master", "merry", "miles",
     "miller", "miss", "monday", "month", "moon", "morning", "name", "never", "news", "next",
     "night", "none", "north", "null", "office", "olive", "open", "order", "owner", "page", "paris",
     "park", "parker", "password", "patient", "peace", "pending", "person", "phone", "pilot",
@@ -163,6 +317,8 @@ const COMMON: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn masked(values: &[&str], text: &str) -> String {
@@ -192,6 +348,65 @@ mod tests {
         ] {
             assert_eq!(masked(&values, text), expected);
         }
+    }
+
+    proptest! {
+        /// The trie finds what a plain list of values would.
+        #[test]
+        fn finds_what_a_list_would(
+            values in proptest::collection::vec("[abc]{1,2}( [abc]{1,2}){1,5}", 0..12),
+            text in "[abc]{1,2}( [abc]{1,2}|, [abc]{1,2}|     [abc]){0,30}",
+        ) {
+            let mut known = Values::default();
+            for value in &values {
+                known.add(Class::NAME, value);
+            }
+            let split = |text| Words::of(text, 0).map(|(_, word)| word).collect::<Vec<_>>();
+            let values: Vec<Vec<&str>> =
+                values.iter().map(|value| split(value)).filter(|words| is_telling(words)).collect();
+            let words: Vec<(usize, &str)> = Words::of(&text, 0).collect();
+            let mut expected = Vec::new();
+            let mut at = 0;
+            while let Some((start, _)) = words.get(at) {
+                let fits = |value: &&Vec<&str>| {
+                    let near = words.get(at..at + value.len())?;
+                    let gaps = near.windows(2).all(|pair| {
+                        pair[1].0 - pair[0].0 - pair[0].1.len() <= WIDEST_GAP
+                    });
+                    let same = near.iter().map(|(_, word)| word).eq(value.iter());
+                    (gaps && same).then_some(())
+                };
+                let longest = values.iter().filter(|value| fits(value).is_some()).map(Vec::len).max();
+                if let Some(longest) = longest {
+                    let (last, word) = words[at + longest - 1];
+                    expected.push(*start..last + word.len());
+                }
+                at += longest.unwrap_or(1);
+            }
+            let mut hits = Vec::new();
+            known.find(&text, &mut hits);
+            let found: Vec<_> = hits.into_iter().map(|hit| hit.range).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn many_first_words_are_all_found() {
+        let values: Vec<String> = (0..5000).map(|number| format!("val{number}x")).collect();
+        let mut known = Values::default();
+        for value in &values {
+            known.add(Class::NAME, value);
+        }
+        for value in &values {
+            assert_eq!(known.class_of(value), Some(Class::NAME), "{value}");
+        }
+        assert_eq!(known.class_of("val5000x"), None);
+    }
+
+    #[test]
+    fn common_words_are_in_order() {
+        assert!(COMMON.is_sorted());
+        assert!(COMMON.iter().all(|word| is_common(word) && is_common(&word.to_uppercase())));
     }
 
     #[test]

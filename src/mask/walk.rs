@@ -1,106 +1,119 @@
-//! The engine itself: one walk over a document that learns, and one that masks.
+//! The one walk over a document: what each value is, what patterns find in it, and what its name
+//! or surroundings teach about values elsewhere.
 //!
-//! The first walk collects the values that names give away, the second masks them together with
-//! what patterns find. Both run the same code, so what is learnt is exactly what field rules mask.
+//! What may have to be changed is left behind as [`Sites`], since a value may be given away only
+//! further on in the message.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
+use foldhash::fast::RandomState;
+
+use super::Masker;
 use super::class::Class;
-use super::detect::{self, Hit};
-use super::doc::{Node, Place, Regions};
+use super::detect::{self, Finds, Hit};
+use super::doc::{Doc, Node, Place, Regions};
 use super::fields::{Field, Part, Strength};
+use super::keys::KeyedObject;
 use super::message::{Facts, Role, block_role};
 use super::path::{Path, Step};
-use super::redact;
 use super::shape::{Columns, Member, Shape, header_row, inherited};
+use super::sites::{Holder, Masking, Search, Sites};
 use super::values::Values;
-use super::{Finding, Masker};
-use crate::mcp::json::{Kind, escape};
-
-/// Replacements in a text, in ascending order.
-pub(super) type Edits = Vec<(Range<usize>, String)>;
+use crate::mcp::json::Kind;
 
 /// The state of masking one message.
-pub(super) struct Walk<'m> {
-    masker: &'m Masker,
-    learning: bool,
-    names: Names,
-    values: Values,
-    findings: Vec<Finding>,
-    path: Path,
+pub(super) struct Walk<'a> {
+    pub(super) masker: &'a Masker,
+    /// All of it.
+    pub(super) text: &'a str,
+    pub(super) names: Names<'a>,
+    pub(super) values: Values<'a>,
+    pub(super) sites: Sites<'a>,
+    /// The objects whose keys are data.
+    pub(super) keyed: Vec<KeyedObject<'a>>,
+    pub(super) path: Path,
+    pub(super) finds: Finds,
+    /// The members of the objects that the walk is in, the innermost last.
+    members: Vec<Member>,
 }
 
 /// Every key of the message once, with what it means.
 #[derive(Default)]
-struct Names {
-    numbers: HashMap<Box<str>, usize>,
-    names: Vec<Name>,
+pub(super) struct Names<'a> {
+    numbers: HashMap<&'a str, u32, RandomState>,
+    pub(super) names: Vec<(&'a str, Field)>,
 }
 
-struct Name {
-    text: Box<str>,
-    field: Field,
-    /// What the key is masked to, once that has been asked: `Some(None)` for not at all.
-    masked: Option<Option<Hit>>,
+/// A value's document, and where that is.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
+    pub(super) place: Place<'a>,
+    /// Among the levels of [`Sites`].
+    pub(super) level: u32,
 }
 
-impl<'m> Walk<'m> {
-    pub(super) fn new(masker: &'m Masker) -> Self {
+impl<'a> Walk<'a> {
+    pub(super) fn new(masker: &'a Masker, text: &'a str) -> Self {
         Self {
             masker,
-            learning: true,
+            text,
             names: Names::default(),
             values: Values::default(),
-            findings: Vec::new(),
+            sites: Sites::default(),
+            keyed: Vec::new(),
             path: Path::default(),
+            finds: Finds::default(),
+            members: Vec::new(),
         }
     }
 
-    /// Masks a document whose root has `role`.
-    pub(super) fn document(mut self, place: Place<'_>, role: Role) -> (Edits, Vec<Finding>) {
-        let mut edits = Vec::new();
-        self.value(place, 0, role, Field::NONE, &mut edits);
-        self.learning = false;
-        edits.clear();
-        self.value(place, 0, role, Field::NONE, &mut edits);
-        (edits, self.findings)
+    /// Masks the text as a document whose root has `role`.
+    pub(super) fn document(mut self, doc: &'a Doc, role: Role) -> Masking {
+        let here =
+            Here { place: Place { text: self.text, doc }, level: self.sites.root(Some(doc)) };
+        self.value(here, 0, role, Field::NONE);
+        self.finish()
     }
 
-    /// Masks a text that stands alone.
-    pub(super) fn text(mut self, text: &str, regions: &Regions) -> (Edits, Vec<Finding>) {
-        self.parts(text, regions, Field::NONE);
-        self.learning = false;
-        let edits = self.parts(text, regions, Field::NONE);
-        (edits, self.findings)
+    /// Masks the text as words, with JSON in between.
+    pub(super) fn text(mut self, regions: &'a Regions) -> Masking {
+        let level = self.sites.root(None);
+        self.parts(self.text, regions, Holder { level, node: None, base: 0 }, Field::NONE);
+        self.finish()
     }
 
-    fn value(&mut self, place: Place<'_>, at: u32, role: Role, field: Field, edits: &mut Edits) {
-        let Some(node) = place.doc.node(at) else { return };
+    fn value(&mut self, here: Here<'a>, at: u32, role: Role, field: Field) {
+        let Some(node) = here.place.doc.node(at) else { return };
         if role == Role::Keep {
             return;
         }
         match node.kind {
-            Kind::Object => self.object(place, at, role, field, edits),
-            Kind::Array => self.array(place, at, role, field, edits),
-            Kind::String => self.string(place, node, role, field, edits),
-            Kind::Number => self.number(place, node, role, field, edits),
+            Kind::Object => self.object(here, at, role, field),
+            Kind::Array => self.array(here, at, role, field),
+            Kind::String => self.string(here, node, role, field),
+            Kind::Number => self.number(here, node, role, field),
             _ => {}
         }
     }
 
-    fn object(&mut self, place: Place<'_>, at: u32, role: Role, field: Field, edits: &mut Edits) {
+    fn object(&mut self, here: Here<'a>, at: u32, role: Role, field: Field) {
+        let place = here.place;
         let role = match role {
             Role::Block { .. } => self.block(place, at),
             other => other,
         };
         let data_keys = role.has_data_keys();
-        let mut members: Vec<Member> = Vec::new();
+        let first = self.members.len();
         for (key, node) in place.doc.children(at) {
             if node.kind == Kind::Key {
                 let name = self.names.number(self.masker, place.string(node));
-                members.push(Member { key, name, field: self.names.field(name) });
+                self.members.push(Member { key, name, field: self.names.field(name) });
             }
+        }
+        if data_keys {
+            let path = self.path.here();
+            self.keyed.push(KeyedObject { here, at, path });
         }
         let facts = Facts {
             method: match role {
@@ -110,12 +123,13 @@ impl<'m> Walk<'m> {
                 _ => None,
             },
         };
-        let shape = Shape::of(place, &members, self.masker);
+        let members = self.members.get(first..).unwrap_or_default();
+        let shape = Shape::of(place, members, self.masker);
         let inherited = inherited(place, at, field);
-        let mut taken = HashMap::new();
-        for member in &members {
-            let Some(own) = self.names.names.get(member.name) else { continue };
-            let member_role = role.member(&own.text, facts);
+        let end = self.members.len();
+        for index in first..end {
+            let Some(&member) = self.members.get(index) else { continue };
+            let member_role = role.member(self.names.text(member.name), facts);
             let mut inner = member.field;
             if inner.rule.is_none() && !inner.veto && inner.part != Part::Neutral {
                 let from_siblings = match inner.part {
@@ -125,268 +139,161 @@ impl<'m> Walk<'m> {
                 };
                 inner.rule = from_siblings.or(inherited);
             }
-            if data_keys && !self.learning {
-                self.key(place, *member, &members, &mut taken, edits);
-            }
             self.path.push(Step::Key(member.name));
             match &shape.columns {
                 Some(columns) if data_keys && inner.part == Part::Rows => {
-                    self.rows(place, member.key + 1, columns, edits);
+                    self.rows(here, member.key + 1, columns);
                 }
-                _ => self.value(place, member.key + 1, member_role, inner, edits),
+                _ => self.value(here, member.key + 1, member_role, inner),
             }
             self.path.pop();
         }
+        self.members.truncate(first);
     }
 
     /// The role of an object where content blocks stand.
-    fn block(&self, place: Place<'_>, at: u32) -> Role {
+    fn block(&self, place: Place<'a>, at: u32) -> Role {
         let kind = place.member(at, "type").and_then(|at| place.string_at(at));
         block_role(kind, matches!(self.path.last(), Some(Step::Index(_))))
     }
 
-    fn array(&mut self, place: Place<'_>, at: u32, role: Role, field: Field, edits: &mut Edits) {
+    fn array(&mut self, here: Here<'a>, at: u32, role: Role, field: Field) {
         let element = role.element();
         if element == Role::Data
-            && let Some(columns) = header_row(place, at, self.masker)
+            && let Some(columns) = header_row(here.place, at, self.masker)
         {
-            return self.rows(place, at, &columns, edits);
+            return self.rows(here, at, &columns);
         }
-        for (index, (child, _)) in place.doc.children(at).enumerate() {
+        for (index, (child, _)) in (0..).zip(here.place.doc.children(at)) {
             self.path.push(Step::Index(index));
-            self.value(place, child, element, field, edits);
+            self.value(here, child, element, field);
             self.path.pop();
         }
     }
 
     /// Rows whose cells belong to columns; a first row of column names is simply one of them.
-    fn rows(&mut self, place: Place<'_>, at: u32, columns: &Columns, edits: &mut Edits) {
-        if place.kind(at) != Some(Kind::Array) {
-            return self.value(place, at, Role::Data, Field::NONE, edits);
+    fn rows(&mut self, here: Here<'a>, at: u32, columns: &Columns) {
+        let doc = here.place.doc;
+        if here.place.kind(at) != Some(Kind::Array) {
+            return self.value(here, at, Role::Data, Field::NONE);
         }
-        for (index, (row, node)) in place.doc.children(at).enumerate() {
+        for (index, (row, node)) in (0..).zip(doc.children(at)) {
             self.path.push(Step::Index(index));
             if node.kind == Kind::Array && !(index == 0 && columns.in_first_row) {
-                for (cell_index, (cell, _)) in place.doc.children(row).enumerate() {
-                    let field = columns.fields.get(cell_index).copied().unwrap_or(Field::NONE);
-                    self.path.push(Step::Index(cell_index));
-                    self.value(place, cell, Role::Data, field, edits);
+                let fields = columns.fields.iter().copied().chain(std::iter::repeat(Field::NONE));
+                for (index, ((cell, _), field)) in (0..).zip(doc.children(row).zip(fields)) {
+                    self.path.push(Step::Index(index));
+                    self.value(here, cell, Role::Data, field);
                     self.path.pop();
                 }
             } else {
-                self.value(place, row, Role::Data, Field::NONE, edits);
+                self.value(here, row, Role::Data, Field::NONE);
             }
             self.path.pop();
         }
     }
 
-    fn string(
-        &mut self,
-        place: Place<'_>,
-        node: &Node,
-        role: Role,
-        field: Field,
-        edits: &mut Edits,
-    ) {
-        let text = place.string(node);
+    fn string(&mut self, here: Here<'a>, node: &'a Node, role: Role, field: Field) {
+        let doc = here.place.doc;
+        let text = here.place.string(node);
         if role == Role::KeepScalar || (role == Role::Blob && is_base64(text)) {
             return;
         }
         let field = if role == Role::Text { Field::NONE } else { field };
-        let found = match field.rule.filter(|(class, strength)| says(*class, *strength, text)) {
-            Some((class, _)) => {
-                let hit = Hit::new(text, 0..text.len(), class);
-                if self.learning {
-                    if hit.is_some() {
-                        self.values.add(class, text);
-                    }
-                    return;
-                }
-                let hits: Vec<Hit> = hit.into_iter().collect();
-                self.report(&hits)
+        let holder = Holder { level: here.level, node: Some(node), base: 0 };
+        if let Some((class, _)) = field.rule.filter(|(class, how)| says(*class, *how, text)) {
+            if let Some(hit) = Hit::new(text, 0..text.len(), class) {
+                self.values.add(class, text);
+                self.sites.add(text, holder, self.path.here(), [hit], Search::Not);
             }
-            None => {
-                let none = Regions::new();
-                let regions = place.doc.leaf(node).map_or(&none, |leaf| &leaf.regions);
-                self.parts(text, regions, field)
-            }
-        };
-        for (range, replacement) in found {
-            edits.push((place.doc.raw_range(node, &range), escape(&replacement)));
+            return;
         }
+        const NONE: &Regions = &Regions::new();
+        self.parts(text, doc.leaf(node).map_or(NONE, |leaf| &leaf.regions), holder, field);
     }
 
-    /// Masks a text and the JSON in it; the edits are in the text's own terms.
-    fn parts(&mut self, text: &str, regions: &Regions, field: Field) -> Edits {
-        let mut edits = Vec::new();
+    /// Goes over a text and the JSON in it.
+    fn parts(&mut self, text: &'a str, regions: &'a Regions, holder: Holder<'a>, field: Field) {
         let mut at = 0;
         for (range, doc) in regions {
-            self.plain(text, at..range.start, field, &mut edits);
+            self.plain(text, at..range.start, holder, field);
             at = range.end;
             // A region's nodes count from the text's beginning, but for a string that is JSON,
             // whose text was trimmed.
             let first = doc.node(0).map_or(0, |node| node.range().start);
             let base = if first == range.start { 0 } else { range.start };
             let Some(inner) = text.get(base..) else { continue };
-            let mut inner_edits = Vec::new();
+            let level = self.sites.enter(holder.at(base), doc);
             self.path.push(Step::Inside);
-            self.value(Place { text: inner, doc }, 0, Role::Data, Field::NONE, &mut inner_edits);
+            let here = Here { place: Place { text: inner, doc }, level };
+            self.value(here, 0, Role::Data, Field::NONE);
             self.path.pop();
-            edits.extend(
-                inner_edits.into_iter().map(|(range, replacement)| {
-                    (base + range.start..base + range.end, replacement)
-                }),
-            );
         }
-        self.plain(text, at..text.len(), field, &mut edits);
-        edits
+        self.plain(text, at..text.len(), holder, field);
     }
 
-    /// Masks the part of a text in which no JSON stands.
-    fn plain(&mut self, text: &str, range: Range<usize>, field: Field, edits: &mut Edits) {
-        let Some(part) = text.get(range.clone()).filter(|part| !part.is_empty()) else { return };
-        let mut hits = Vec::new();
-        if self.learning {
-            self.masker.detector.find_named(&self.masker.fields, part, &mut hits);
-            for hit in &hits {
-                self.values.add(hit.class, part.get(hit.range.clone()).unwrap_or_default());
-            }
-            return;
+    /// Looks into the part of a text in which no JSON stands.
+    fn plain(&mut self, text: &'a str, range: Range<usize>, holder: Holder<'a>, field: Field) {
+        let base = range.start;
+        let Some(part) = text.get(range).filter(|part| !part.is_empty()) else { return };
+        self.masker.detector.find(&self.masker.fields, field, part, &mut self.finds);
+        for (class, range) in self.finds.named.drain(..) {
+            self.values.add(class, part.get(range).unwrap_or_default());
         }
-        self.masker.detector.find(&self.masker.fields, field, part, &mut hits);
-        if !field.veto {
-            self.values.find(part, &mut hits);
+        let search = if field.veto { Search::Not } else { Search::Within };
+        if search == Search::Within || !self.finds.hits.is_empty() {
+            let path = self.path.here();
+            let hits = self.finds.hits.drain(..);
+            self.sites.add(part, holder.at(base), path, hits, search);
         }
-        detect::settle(part, &mut hits);
-        edits.extend(self.report(&hits).into_iter().map(|(hit, replacement)| {
-            (range.start + hit.start..range.start + hit.end, replacement)
-        }));
     }
 
-    fn number(
-        &mut self,
-        place: Place<'_>,
-        node: &Node,
-        role: Role,
-        field: Field,
-        edits: &mut Edits,
-    ) {
-        let Some(raw) = place.text.get(node.range()).filter(|_| role == Role::Data) else { return };
+    fn number(&mut self, here: Here<'a>, node: &Node, role: Role, field: Field) {
+        let raw = here.place.text.get(node.range());
+        let Some(raw) = raw.filter(|_| role == Role::Data) else { return };
         let digits = raw.bytes().filter(u8::is_ascii_digit).count();
         let named = field.rule.filter(|(class, _)| number_fits(*class, digits));
-        if self.learning {
-            if let Some((class, _)) = named {
-                self.values.add(class, raw);
-            }
-            return;
-        }
         let whole = digits == raw.len();
         let class = match named {
-            Some((class, _)) => Some(class),
-            None if field.veto || !whole || digits < 7 => None,
+            Some((class, _)) => {
+                self.values.add(class, raw);
+                Some(class)
+            }
+            None if field.veto || !whole || digits < 7 => return,
             None => {
                 let card = self.masker.detector.is_on(Class::CARD) && detect::is_card(raw);
-                card.then_some(Class::CARD).or_else(|| self.values.class_of(raw))
+                card.then_some(Class::CARD)
             }
         };
-        let replacement = redact::number(raw);
-        if let Some(class) = class.filter(|_| raw != replacement) {
-            let pointer = self.pointer();
-            self.findings.push(Finding { class, pointer });
-            edits.push((node.range(), replacement.to_owned()));
-        }
-    }
-
-    /// Masks a key that is itself sensitive, without making it equal to another one.
-    fn key(
-        &mut self,
-        place: Place<'_>,
-        member: Member,
-        members: &[Member],
-        taken: &mut HashMap<String, u32>,
-        edits: &mut Edits,
-    ) {
-        let Some(hit) = self.masked_key(member.name).cloned() else { return };
-        if taken.is_empty() {
-            for other in members {
-                if self.masked_key(other.name).is_none()
-                    && let Some(other) = self.names.names.get(other.name)
-                {
-                    taken.insert(other.text.to_string(), 0);
-                }
-            }
-        }
-        let mut unique = hit.replacement.clone();
-        while let Some(count) = taken.get_mut(&unique) {
-            *count += 1;
-            unique = format!("{}-{}", hit.replacement, *count + 1);
-        }
-        taken.insert(unique.clone(), 0);
-        self.path.push(Step::Key(member.name));
-        let pointer = self.pointer();
-        self.path.pop();
-        self.findings.push(Finding { class: hit.class, pointer });
-        if let Some(node) = place.doc.node(member.key) {
-            let length = place.string(node).len();
-            edits.push((place.doc.raw_range(node, &(0..length)), escape(&unique)));
-        }
-    }
-
-    /// What a key is masked to, if it is sensitive.
-    fn masked_key(&mut self, name: usize) -> Option<&Hit> {
-        let name = self.names.names.get_mut(name)?;
-        if name.masked.is_none() {
-            let mut hits = Vec::new();
-            self.masker.detector.find(&self.masker.fields, Field::NONE, &name.text, &mut hits);
-            self.values.find(&name.text, &mut hits);
-            detect::settle(&name.text, &mut hits);
-            name.masked = Some(hits.first().map(|first| first.class).map(|class| {
-                let replacement = apply(&name.text, &hits);
-                Hit { range: 0..name.text.len(), class, replacement }
-            }));
-        }
-        name.masked.as_ref()?.as_ref()
-    }
-
-    /// Turns hits into edits and reports them as findings at the current place.
-    fn report(&mut self, hits: &[Hit]) -> Edits {
-        if hits.is_empty() {
-            return Vec::new();
-        }
-        let pointer = self.pointer();
-        self.findings
-            .extend(hits.iter().map(|hit| Finding { class: hit.class, pointer: pointer.clone() }));
-        hits.iter().map(|hit| (hit.range.clone(), hit.replacement.clone())).collect()
-    }
-
-    /// Where the walk is; sensitive keys are shown masked.
-    fn pointer(&mut self) -> String {
-        let mut path = std::mem::take(&mut self.path);
-        let pointer = path.pointer(|name| {
-            let masked = self.masked_key(name).map(|hit| hit.replacement.clone());
-            let plain = || self.names.names.get(name).map(|name| name.text.to_string());
-            masked.or_else(plain).unwrap_or_default()
-        });
-        let pointer = pointer.to_owned();
-        self.path = path;
-        pointer
+        let holder = Holder { level: here.level, node: None, base: 0 }.at(node.range().start);
+        let hit = class.and_then(|class| Hit::number(raw, class));
+        let search = if class.is_none() { Search::Number } else { Search::Not };
+        self.sites.add(raw, holder, self.path.here(), hit, search);
     }
 }
 
-impl Names {
-    fn number(&mut self, masker: &Masker, key: &str) -> usize {
+impl<'a> Names<'a> {
+    fn number(&mut self, masker: &Masker, key: &'a str) -> u32 {
         if let Some(number) = self.numbers.get(key) {
             return *number;
         }
-        let number = self.names.len();
-        let field = masker.fields.resolve(key);
-        self.names.push(Name { text: key.into(), field, masked: None });
-        self.numbers.insert(key.into(), number);
+        let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        self.names.push((key, masker.fields.resolve(key)));
+        self.numbers.insert(key, number);
         number
     }
 
-    fn field(&self, number: usize) -> Field {
-        self.names.get(number).map_or(Field::NONE, |name| name.field)
+    /// The number of a key that has been seen.
+    pub(super) fn known(&self, key: &str) -> Option<u32> {
+        self.numbers.get(key).copied()
+    }
+
+    pub(super) fn text(&self, number: u32) -> &'a str {
+        self.names.get(number as usize).map_or("", |(text, _)| text)
+    }
+
+    fn field(&self, number: u32) -> Field {
+        self.names.get(number as usize).map_or(Field::NONE, |(_, field)| *field)
     }
 }
 
@@ -413,17 +320,4 @@ fn is_base64(text: &str) -> bool {
         b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_' | b'\r' | b'\n')
     };
     text.bytes().all(inside)
-}
-
-/// Writes a text with its hits replaced.
-fn apply(text: &str, hits: &[Hit]) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    for hit in hits {
-        out.push_str(text.get(at..hit.range.start).unwrap_or_default());
-        out.push_str(&hit.replacement);
-        at = hit.range.end;
-    }
-    out.push_str(text.get(at..).unwrap_or_default());
-    out
 }

@@ -11,8 +11,8 @@ mod tests;
 
 use std::ops::Range;
 
-use strings::read_escape;
 pub use strings::{Unescaped, escape, unescape};
+use strings::{plain_end, read_escape};
 
 /// What a [`Token`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,18 +257,25 @@ impl<'a> Walker<'a> {
         self.at += 1;
         let mut escaped = false;
         loop {
-            let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-            let Some(stop) = memchr::memchr2(b'"', b'\\', rest) else { return self.malformed() };
-            if rest.get(..stop).is_some_and(|plain| plain.iter().any(|b| *b < 0x20)) {
-                return self.malformed();
-            }
-            self.at += stop;
-            if self.peek() == b'"' {
-                self.at += 1;
-                return Ok(Token { kind, range: start..self.at, depth: self.open.len(), escaped });
+            let bytes = self.text.as_bytes();
+            let stop = plain_end(bytes, self.at);
+            match byte(bytes, stop) {
+                b'"' => {
+                    self.at = stop + 1;
+                    let range = start..self.at;
+                    return Ok(Token { kind, range, depth: self.open.len(), escaped });
+                }
+                b'\\' => self.at = stop,
+                // A control character; or the end, and then it is the string that has none.
+                _ => {
+                    if stop < bytes.len() {
+                        self.at = stop;
+                    }
+                    return self.malformed();
+                }
             }
             escaped = true;
-            match read_escape(rest.get(stop..).unwrap_or_default()) {
+            match read_escape(bytes.get(self.at..).unwrap_or_default()) {
                 Some((_, length)) => self.at += length,
                 None => return self.malformed(),
             }
@@ -295,17 +302,51 @@ pub struct SpliceError {
 /// skipping it would let the bytes through that it was to replace.
 pub fn splice(original: &[u8], edits: &[(Range<usize>, String)]) -> Result<Vec<u8>, SpliceError> {
     let growth: usize = edits.iter().map(|(_, text)| text.len()).sum();
-    let mut out = Vec::with_capacity(original.len() + growth);
-    let mut at = 0;
+    let mut splicer = Splicer::new(original, growth);
     for (range, text) in edits {
+        splicer.replace(range.clone(), text)?;
+    }
+    splicer.finish()
+}
+
+/// [`splice`], one edit at a time.
+#[derive(Debug)]
+pub struct Splicer<'a> {
+    original: &'a [u8],
+    /// Up to where the original has been read.
+    at: usize,
+    out: Vec<u8>,
+}
+
+impl<'a> Splicer<'a> {
+    /// Makes room for `growth` more bytes than the original has.
+    pub fn new(original: &'a [u8], growth: usize) -> Self {
+        Self { original, at: 0, out: Vec::with_capacity(original.len() + growth) }
+    }
+
+    /// Replaces a range behind those replaced before.
+    ///
+    /// # Errors
+    /// [`SpliceError`] if it begins before their end, or lies outside the original. What has been
+    /// written is then of no use.
+    pub fn replace(&mut self, range: Range<usize>, text: &str) -> Result<(), SpliceError> {
         let error = SpliceError { at: range.start };
-        if range.end < range.start || range.end > original.len() {
+        if range.end < range.start || range.end > self.original.len() {
             return Err(error);
         }
-        out.extend_from_slice(original.get(at..range.start).ok_or(error)?);
-        out.extend_from_slice(text.as_bytes());
-        at = range.end;
+        self.out.extend_from_slice(self.original.get(self.at..range.start).ok_or(error)?);
+        self.out.extend_from_slice(text.as_bytes());
+        self.at = range.end;
+        Ok(())
     }
-    out.extend_from_slice(original.get(at..).ok_or(SpliceError { at })?);
-    Ok(out)
+
+    /// The original with everything replaced.
+    ///
+    /// # Errors
+    /// None in practice; the bound is checked like the others.
+    pub fn finish(mut self) -> Result<Vec<u8>, SpliceError> {
+        let rest = self.original.get(self.at..).ok_or(SpliceError { at: self.at })?;
+        self.out.extend_from_slice(rest);
+        Ok(self.out)
+    }
 }

@@ -13,6 +13,28 @@ use super::{Kind, Message, headers};
 /// The versions before 2026-07-28. Any other that is named is the modern era's to refuse.
 const LEGACY_VERSIONS: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
+/// The two eras of MCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Era {
+    /// 2024-11-05 to 2025-11-25: a handshake, and protocol sessions.
+    Legacy,
+    /// From 2026-07-28 on: every request speaks for itself.
+    Modern,
+}
+
+impl Era {
+    /// The era of what a client sends: what names a legacy protocol session is legacy, and else
+    /// what is sent says it by its version.
+    pub fn of(version_header: Option<&str>, in_session: bool, message: Option<&Message>) -> Self {
+        let named = |version: &str| !LEGACY_VERSIONS.contains(&version);
+        let modern = match message {
+            Some(message) => is_modern(version_header, message),
+            None => version_header.is_some_and(named),
+        };
+        if modern && !in_session { Self::Modern } else { Self::Legacy }
+    }
+}
+
 /// The mirrored headers of a request, decoded; `None` where one is missing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mirrored<'a> {
@@ -36,6 +58,23 @@ pub enum Incomplete {
     /// `initialize` belongs to the legacy era.
     #[error("the protocol from 2026-07-28 on has no method \"initialize\"")]
     Handshake,
+}
+
+/// The legacy version that the answer to an `initialize` settles on.
+pub fn negotiated(answer: &Message) -> Option<&'static str> {
+    #[derive(Deserialize)]
+    struct Settled {
+        #[serde(rename = "protocolVersion")]
+        version: String,
+    }
+    let result = answer.result().filter(|result| result.starts_with('{'))?;
+    let settled: Settled = serde_json::from_str(result).ok()?;
+    legacy_version(&settled.version)
+}
+
+/// The legacy version of this name.
+pub fn legacy_version(name: &str) -> Option<&'static str> {
+    LEGACY_VERSIONS.iter().find(|known| **known == name).copied()
 }
 
 /// Whether a message outside any legacy session belongs to the modern era: its body or its header

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::mcp::{Kind, Message};
+use super::mediation::{Row, Rule, Shape, Transport, Way};
+use crate::mcp::mirror::Mirrored;
+use crate::mcp::{Era, Kind, Message};
 use crate::types::{CallId, ConnectionName, SessionId, Subject};
 
 /// Which way a call crosses the gateway.
@@ -78,6 +80,10 @@ pub struct Call {
     pub connection: ConnectionName,
     /// Which way it goes.
     pub direction: Direction,
+    /// The era that client and server speak.
+    pub era: Era,
+    /// How the MCP server is reached.
+    pub transport: Transport,
     /// What is done.
     pub act: Act,
     /// Where the caller's network connection comes from.
@@ -86,7 +92,14 @@ pub struct Call {
     pub shown: Bytes,
     /// The hash of the accepted definition of the tool or prompt that is used, once it has one.
     pub pin: Option<String>,
+    /// What a call of that tool repeats in headers.
+    pub mirrored: Arc<[Mirrored]>,
+    /// Headers `Mcp-Param-…` that the call came with, masked: they go on and nothing is decided
+    /// by them.
+    pub extra: Vec<(String, String)>,
+    row: &'static Row,
     target: Target,
+    mentions: Vec<Target>,
     params: Option<Value>,
 }
 
@@ -100,31 +113,34 @@ impl Call {
         session: SessionId,
         subject: Arc<Subject>,
         connection: ConnectionName,
-        direction: Direction,
+        way: Way,
         act: Act,
     ) -> Result<Self, NoTarget> {
+        let Way { direction, era, transport } = way;
         let (source, shown, pin) = (None, Bytes::new(), None);
         let params = match &act {
             Act::Message(message) => message.params_value(),
             Act::Listen | Act::End => None,
         };
-        let target = match &act {
-            Act::Message(message) if direction == Direction::ClientToServer => {
-                target(message.method().unwrap_or_default(), params.as_ref())?
-            }
-            _ => Target::Connection,
-        };
+        let row = Row::of(action(&act), shape(&act));
+        let (target, mentions) = row.targets(params.as_ref(), way)?;
         Ok(Self {
             id,
             session,
             subject,
             connection,
             direction,
+            era,
+            transport,
             act,
             source,
             shown,
             pin,
+            mirrored: Arc::default(),
+            extra: Vec::new(),
+            row,
             target,
+            mentions,
             params,
         })
     }
@@ -132,11 +148,23 @@ impl Call {
     /// What policies call this act: the MCP method, or `response`, `transport/listen`,
     /// `transport/end`.
     pub fn action(&self) -> &str {
-        match &self.act {
-            Act::Message(message) => message.method().unwrap_or("response"),
-            Act::Listen => "transport/listen",
-            Act::End => "transport/end",
-        }
+        action(&self.act)
+    }
+
+    /// Its row in the mediation table.
+    pub fn row(&self) -> &'static Row {
+        self.row
+    }
+
+    /// What decides of it, by that table.
+    pub fn rule(&self) -> Rule {
+        let Self { direction, era, transport, .. } = *self;
+        self.row.rule(Way { direction, era, transport })
+    }
+
+    /// What the call tells of beside its target.
+    pub fn mentions(&self) -> &[Target] {
+        &self.mentions
     }
 
     /// What the call reaches.
@@ -168,31 +196,21 @@ impl Call {
     }
 }
 
-fn target(method: &str, params: Option<&Value>) -> Result<Target, NoTarget> {
-    let named = |field: &'static str| {
-        params
-            .and_then(|params| params.get(field))
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-            .ok_or_else(|| NoTarget { method: method.to_owned(), field })
-    };
-    match method {
-        "tools/call" => named("name").map(Target::Tool),
-        "prompts/get" => named("name").map(Target::Prompt),
-        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
-            named("uri").map(Target::Resource)
-        }
-        // What is completed belongs to a prompt or a resource, and tells of it.
-        "completion/complete" => {
-            let reference = params.and_then(|params| params.get("ref"));
-            let of = |field: &str| Some(reference?.get(field)?.as_str()?.to_owned());
-            match of("type").as_deref() {
-                Some("ref/prompt") => of("name").map(Target::Prompt),
-                Some("ref/resource") => of("uri").map(Target::Resource),
-                _ => None,
-            }
-            .ok_or_else(|| NoTarget { method: method.to_owned(), field: "ref" })
-        }
-        _ => Ok(Target::Connection),
+fn action(act: &Act) -> &str {
+    match act {
+        Act::Message(message) => message.method().unwrap_or("response"),
+        Act::Listen => "transport/listen",
+        Act::End => "transport/end",
+    }
+}
+
+fn shape(act: &Act) -> Shape {
+    match act {
+        Act::Message(message) => match message.kind() {
+            Kind::Request { .. } => Shape::Request,
+            Kind::Notification { .. } => Shape::Notification,
+            Kind::Response { .. } => Shape::Response,
+        },
+        Act::Listen | Act::End => Shape::Act,
     }
 }

@@ -21,35 +21,6 @@ fn failed(error: impl std::fmt::Display) -> ContextError {
     ContextError(error.to_string())
 }
 
-/// The groups of actions that policies may name: `action in Action::"read"`.
-pub(super) fn groups_of(action: &str) -> &'static [&'static str] {
-    match action {
-        "initialize"
-        | "ping"
-        | "response"
-        | "transport/listen"
-        | "transport/end"
-        | "server/discover"
-        | "logging/setLevel"
-        | "subscriptions/listen" => &["protocol"],
-        "tools/list"
-        | "prompts/list"
-        | "prompts/get"
-        | "resources/list"
-        | "resources/read"
-        | "resources/templates/list"
-        | "resources/subscribe"
-        | "resources/unsubscribe"
-        | "completion/complete" => &["read"],
-        "sampling/createMessage" | "elicitation/create" | "roots/list" => &["server"],
-        _ if action.starts_with("notifications/") => &["protocol"],
-        // Not among the harmless: an MCP server knows the gateway's one credential and not the
-        // subjects behind it, so `tasks/list` shows everybody's tasks to everybody.
-        _ if action.starts_with("tasks/") => &["tasks"],
-        _ => &[],
-    }
-}
-
 /// Entity types by name, parsed once: Cedar's parser takes longer than all else here.
 static KINDS: LazyLock<HashMap<&str, EntityTypeName>> = LazyLock::new(|| {
     ["Subject", "Group", "Connection", "Action", "Tool", "Prompt", "Resource"]
@@ -68,6 +39,8 @@ pub(super) struct Question<'a> {
     pub(super) subject: &'a Subject,
     pub(super) connection: &'a ConnectionName,
     pub(super) action: &'a str,
+    /// The groups of actions that policies may name: `action in Action::"read"`.
+    pub(super) groups: &'static [&'static str],
     pub(super) target: &'a Target,
     pub(super) direction: Direction,
     pub(super) params: Option<&'a Value>,
@@ -91,7 +64,8 @@ impl Question<'_> {
         ]);
         let connection = uid("Connection", self.connection.as_str())?;
         let action = uid("Action", self.action)?;
-        let action_groups = groups_of(self.action)
+        let action_groups = self
+            .groups
             .iter()
             .map(|group| uid("Action", group))
             .collect::<Result<HashSet<_>, _>>()?;

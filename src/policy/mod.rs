@@ -2,9 +2,9 @@
 //! can give.
 //!
 //! Pure and synchronous; reads no file and no clock. [`call`] is the thing judged, [`set`] the
-//! loaded policies and the decision, [`slice`] which of
-//! them can meet a question, [`context`] how a call becomes a Cedar request, [`approval`]
-//! what binds a person's yes to one call.
+//! loaded policies and the decision, [`mediation`] the table of who may send what, [`slice`] which
+//! policies can meet a question, [`context`] how a call becomes a Cedar request, [`approval`] what
+//! binds a person's yes to one call.
 //!
 //! Deny is the default, and an evaluation in which any policy failed is a deny: Cedar itself
 //! skips a policy that errors, so an erroring `forbid` would otherwise let the call through.
@@ -12,9 +12,11 @@
 pub mod approval;
 pub mod call;
 mod context;
+pub mod mediation;
 pub mod set;
 mod slice;
 
 pub use approval::{Approved, Binding};
 pub use call::{Act, Call, Direction, Target};
+pub use mediation::{Transport, Way};
 pub use set::{Decision, Denial, Facts, Need, Permit, PolicyError, PolicySet, Source};

@@ -10,6 +10,7 @@ use cedar_policy::{Authorizer, Effect, PolicyId, Response};
 use super::approval::{Approved, Binding};
 use super::call::{Call, Direction, Target};
 use super::context::Question;
+use super::mediation::{self, Row, Rule, Shape};
 use super::slice::Slices;
 use crate::types::{ApprovalId, ConnectionName, Subject, Timestamp, hex};
 
@@ -159,6 +160,17 @@ pub enum Decision {
     NeedsApproval(Box<Need>),
 }
 
+impl Decision {
+    /// The call, unless it is denied.
+    pub fn lets(&self) -> Option<&Call> {
+        match self {
+            Self::Allow(permit) => Some(permit.call()),
+            Self::NeedsApproval(need) => Some(&need.call),
+            Self::Deny(..) => None,
+        }
+    }
+}
+
 /// A parsed set of policies, with its version.
 #[derive(Debug)]
 pub struct PolicySet {
@@ -237,26 +249,25 @@ impl PolicySet {
     /// Decides a call. `approved` lifts `@approval` policies only if it is bound to this very
     /// call under this very policy version and to the very rules that now ask for it.
     pub fn decide(&self, call: Call, facts: &Facts, approved: Option<&Approved>) -> Decision {
+        let waits = match call.rule() {
+            Rule::Policy { waits } => waits,
+            // An answer is nothing to decide on; as a call it is nothing to let through.
+            Rule::Answer => return self.never(call, mediation::SHAPE),
+            Rule::Refused(rule) => return self.never(call, rule),
+        };
         let mut question = Question {
             subject: &call.subject,
             connection: &call.connection,
             action: call.action(),
+            groups: call.row().groups,
             target: call.target(),
             direction: call.direction,
             params: call.params(),
             approved: false,
         };
         let rules = match self.judge(&question, facts) {
-            // Completing tells what a prompt or resource holds, and that it is there at all.
-            Verdict::Allow(_)
-                if question.action == "completion/complete"
-                    && !self.may_list(
-                        question.subject,
-                        question.connection,
-                        question.target,
-                        facts,
-                    ) =>
-            {
+            // It tells what something holds, and that it is there at all.
+            Verdict::Allow(_) if call.row().listed && !self.may_tell_of(&call, facts) => {
                 let denial = self.denial(Vec::new());
                 return Decision::Deny(Box::new(call), denial);
             }
@@ -271,10 +282,19 @@ impl PolicySet {
         // Lifted approvals must leave an allow, or asking a person would be for nothing.
         question.approved = true;
         match self.judge(&question, facts) {
+            Verdict::Allow(_) if call.row().listed && !self.may_tell_of(&call, facts) => {
+                let denial = self.denial(rules);
+                Decision::Deny(Box::new(call), denial)
+            }
             Verdict::Allow(allowing) => {
                 let binding = Binding::of(&call, &self.version, &rules);
                 match approved.filter(|approved| approved.binding == binding) {
                     Some(approved) => self.allowed(call, allowing, Some(approved.id.clone())),
+                    None if !waits => {
+                        let reason = "only a client's request can wait for approval".to_owned();
+                        let policy = self.version.clone();
+                        Decision::Deny(Box::new(call), Denial { rules, reason, policy })
+                    }
                     None => {
                         let policy = self.version.clone();
                         let need = Need { call, rules, groups, binding, policy };
@@ -288,6 +308,23 @@ impl PolicySet {
             }
             Verdict::Failed(why) => Decision::Deny(Box::new(call), self.failure(&why)),
         }
+    }
+
+    /// Whether everything that a call tells of may be shown to its subject.
+    fn may_tell_of(&self, call: &Call, facts: &Facts) -> bool {
+        let mut told = std::iter::once(call.target()).chain(call.mentions());
+        told.all(|target| self.may_list(&call.subject, &call.connection, target, facts))
+    }
+
+    /// The denial of what the protocol itself has no place for.
+    fn never(&self, call: Call, rule: &str) -> Decision {
+        let denial = self.protocol(rule, call.action());
+        Decision::Deny(Box::new(call), denial)
+    }
+
+    fn protocol(&self, rule: &str, method: &str) -> Denial {
+        let reason = mediation::reason(rule, method);
+        Denial { rules: vec![rule.to_owned()], reason, policy: self.version.clone() }
     }
 
     fn allowed(&self, call: Call, rules: Vec<String>, approval: Option<ApprovalId>) -> Decision {
@@ -309,9 +346,44 @@ impl PolicySet {
             subject,
             connection,
             action: "connect",
+            groups: Row::of("connect", Shape::Act).groups,
             target: &Target::Connection,
             direction: Direction::ClientToServer,
             params: None,
+            approved: false,
+        };
+        match self.judge(&question, facts) {
+            Verdict::Allow(_) => Ok(()),
+            Verdict::Deny(rules) => Err(self.denial(rules)),
+            Verdict::Failed(why) => Err(self.failure(&why)),
+        }
+    }
+
+    /// Whether a server may ask the subject's client something inside a result (`input_required`).
+    /// Nobody can be asked about that: where an approval is wanted, it is a denial.
+    ///
+    /// # Errors
+    /// The [`Denial`], with the deciding rules.
+    pub fn may_ask(
+        &self,
+        subject: &Subject,
+        connection: &ConnectionName,
+        method: &str,
+        params: Option<&serde_json::Value>,
+        facts: &Facts,
+    ) -> Result<(), Denial> {
+        let row = Row::of(method, Shape::Request);
+        if let Rule::Refused(rule) = row.rule_within() {
+            return Err(self.protocol(rule, method));
+        }
+        let question = Question {
+            subject,
+            connection,
+            action: method,
+            groups: row.groups,
+            target: &Target::Connection,
+            direction: Direction::ServerToClient,
+            params,
             approved: false,
         };
         match self.judge(&question, facts) {
@@ -341,6 +413,7 @@ impl PolicySet {
             subject,
             connection,
             action,
+            groups: Row::of(action, Shape::Request).groups,
             target,
             direction: Direction::ClientToServer,
             params: None,

@@ -12,7 +12,7 @@ use cedar_policy::{
     ActionConstraint, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint,
 };
 
-use super::context::{Question, groups_of};
+use super::context::Question;
 
 /// Slices that are remembered. Who asks for more makes them anew.
 const REMEMBERED: usize = 1024;
@@ -54,7 +54,7 @@ impl Slices {
             subject: question.subject.id.as_str().to_owned(),
             groups: question.subject.identity.groups.iter().cloned().collect(),
             action: self.named.get(question.action).cloned(),
-            action_groups: groups_of(question.action),
+            action_groups: question.groups,
             connection: question.connection.as_str().to_owned(),
         };
         if let Some(made) = self.made().get(&key) {
@@ -147,6 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::mediation::{Row, Shape};
     use crate::policy::{Direction, Facts, Target};
     use crate::types::{ConnectionName, Identity, Subject, SubjectId, Timestamp};
 
@@ -220,6 +221,7 @@ mod tests {
                 subject: &subject,
                 connection: &connection,
                 action,
+                groups: Row::of(action, Shape::Request).groups,
                 target: &target,
                 direction: Direction::ClientToServer,
                 params: None,

@@ -1,8 +1,10 @@
 //! One child process that speaks MCP on stdio: one JSON message a line.
 //!
-//! Lines that are not JSON-RPC are tolerated and counted (some servers greet on stdout). Whose each
-//! message is, [`super::desk`] knows, and [`super::inbox`] hands it over. Ending a child closes its
-//! stdin, waits, then sends TERM and KILL to its group. Implements MCP `basic/transports`, stdio.
+//! Lines that are not JSON-RPC are tolerated and counted (some servers greet on stdout); a line that
+//! claims to be JSON-RPC and is refused by the strict decoder fails the request that it answers.
+//! Whose each message is, [`super::desk`] knows, and [`super::inbox`] hands it over. Ending a child
+//! closes its stdin, waits, then sends TERM and KILL to its group. Implements MCP
+//! `basic/transports`, stdio.
 
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
@@ -14,14 +16,13 @@ use tokio::process::{Child as Process, ChildStdin};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::UpstreamError;
 use super::desk::{Desk, Party, lock};
 use super::inbox::{self, Inbox};
 use super::launch::{Launch, Started};
 use super::seats::Seat;
-use super::stderr;
 use super::witness::{ChildWitness, Losses};
-use crate::mcp::{Limits, Message, Origin};
+use super::{Incoming, UpstreamError, stderr};
+use crate::mcp::{Limits, Message, Origin, batch};
 use crate::types::SessionId;
 
 /// How long a child has at each step of being ended.
@@ -157,6 +158,11 @@ impl Child {
         Inbox::listen(&self.desk, party)
     }
 
+    /// Says that the protocol session in this child has 2025-03-26 batches.
+    pub(super) fn take_batches(&self) {
+        lock(&self.desk).take_batches();
+    }
+
     /// Asks the child to go, and sees to it that it does.
     pub(super) async fn end(&self) {
         let _gone_already = self.stop.send(true);
@@ -275,16 +281,43 @@ impl Reading {
             if raw.is_empty() {
                 continue;
             }
-            let Ok(message) = Message::decode(raw, Origin::Server, &self.limits) else {
-                self.losses.count("not_a_message");
-                continue;
-            };
-            let answer = inbox::hand_out(&self.desk, message, |why| self.losses.count(why)).await;
+            let has_batches = lock(&self.desk).has_batches();
+            for raw in messages(raw, has_batches, &self.limits) {
+                self.take(raw).await;
+            }
+        }
+    }
+
+    async fn take(&self, raw: Bytes) {
+        let lost = |why| self.losses.count(why);
+        if let Ok(message) = Message::decode(raw.clone(), Origin::Server, &self.limits) {
+            let answer = inbox::hand_out(&self.desk, message, lost).await;
             // A child that reads nothing will not read this either.
             let _told =
                 answer.and_then(|answer| self.stdin.upgrade().map(|stdin| stdin.try_send(answer)));
+            return;
+        }
+        let claims = memchr::memmem::find(&raw, b"jsonrpc").is_some();
+        let asked = if claims { lock(&self.desk).refused(&raw) } else { None };
+        match asked {
+            // Whoever waits for a message is told, on record, what is wrong with this one.
+            Some((to, reader)) => {
+                inbox::hand(&self.desk, &to, &reader, Incoming::Refused(raw), lost).await;
+            }
+            None => lost("not_a_message"),
         }
     }
+}
+
+/// The messages of one line: one, or those of a batch where there are any.
+fn messages(line: Bytes, has_batches: bool, limits: &Limits) -> Vec<Bytes> {
+    if has_batches
+        && batch::is_batch(&line)
+        && let Ok(elements) = batch::split(&line, limits)
+    {
+        return elements.into_iter().map(|element| element.raw).collect();
+    }
+    vec![line]
 }
 
 enum Line {
@@ -320,12 +353,43 @@ async fn read_line<R: AsyncRead + Unpin>(
 
 #[cfg(all(test, unix))]
 mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
     use crate::types::SubjectId;
-    use crate::upstream::Incoming;
     use crate::upstream::inbox::{IN_FLIGHT_SHARED, LOOK};
     use crate::upstream::seats::Seats;
     use crate::upstream::testing::Notes;
+
+    async fn lines(reader: impl AsyncRead + Unpin) -> Vec<Vec<u8>> {
+        let mut reader = BufReader::new(reader);
+        let (mut lines, mut line) = (Vec::new(), Vec::new());
+        while matches!(read_line(&mut reader, &mut line, 100).await, Ok(Line::Whole)) {
+            lines.push(std::mem::take(&mut line));
+        }
+        lines
+    }
+
+    proptest! {
+        #[test]
+        fn where_a_childs_bytes_are_cut_changes_nothing(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..80),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (left, right) = bytes.split_at(cut.index(bytes.len() + 1));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (whole, pieces) = runtime.block_on(async {
+                (lines(bytes.as_slice()).await, lines(left.chain(right)).await)
+            });
+            prop_assert_eq!(&whole, &pieces);
+            let mut expected: Vec<_> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+            if expected.last().is_some_and(Vec::is_empty) {
+                expected.pop();
+            }
+            prop_assert_eq!(whole, expected);
+        }
+    }
 
     async fn sh(script: &str) -> Child {
         start(script, &Notes::new(), For::Session(SessionId::generate().unwrap())).await

@@ -26,7 +26,7 @@ use super::own::{end_all, protocol_session, stopping};
 use super::rewrite::Names;
 use super::shared::uri;
 use super::{Incoming, UpstreamError};
-use crate::mcp::{Kind, Limits, Message, Origin};
+use crate::mcp::{Kind, Limits, Message, Origin, batch, modern};
 use crate::types::SessionId;
 
 /// How long a server may take for its handshake, for which others wait.
@@ -111,6 +111,9 @@ impl CommonChildren {
                 let child = nursery.shared().await?;
                 let answer = tokio::time::timeout(HANDSHAKE, handshake(&child, message)).await;
                 let answer = answer.map_err(|_| UpstreamError::TimedOut { after: HANDSHAKE })??;
+                if modern::negotiated(&answer) == Some(batch::VERSION) {
+                    child.take_batches();
+                }
                 let Some(result) = answer.result().map(str::to_owned) else {
                     // The next client may be more to its liking. Dropped, this one is ended.
                     return Ok((None, answer));

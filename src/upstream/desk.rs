@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -38,6 +39,7 @@ pub(super) struct Desk {
     pub(super) watched: HashMap<String, HashSet<Party>>,
     /// The last id that was given out, where many share the child.
     pub(super) numbers: Option<u64>,
+    batches: bool,
     /// How the child ended, once it has.
     ended: Option<String>,
 }
@@ -294,6 +296,28 @@ impl Desk {
         if self.is_shared() { self.deliver_shared(message) } else { self.deliver_own(message) }
     }
 
+    /// Whether lines may hold batches.
+    pub(super) fn has_batches(&self) -> bool {
+        self.batches
+    }
+
+    /// Says that lines may hold batches.
+    pub(super) fn take_batches(&mut self) {
+        self.batches = true;
+    }
+
+    /// Where a message goes that the strict decoder refused: to the request that it seems to
+    /// answer, else to the newest, which fails with it. Among strangers nobody fails for another.
+    pub(super) fn refused(&mut self, raw: &Bytes) -> Option<(Recipient, Reader)> {
+        let seems: Option<Value> = serde_json::from_slice(raw).ok();
+        let id = seems.and_then(|message| Some(message.get("id")?.to_string()));
+        let newest = || self.order.back().filter(|_| !self.is_shared());
+        let asked = self.order.iter().find(|known| Some(known.as_json()) == id.as_deref());
+        let asked = asked.or_else(newest).cloned()?;
+        let pending = self.forget(&asked)?;
+        Some((Recipient::Request(asked), pending.reader))
+    }
+
     fn deliver_own(&mut self, message: Message) -> Delivery {
         if let Kind::Response { id: Some(id), .. } = message.kind() {
             let id = id.clone();
@@ -370,7 +394,7 @@ pub(super) mod tests {
     pub(in crate::upstream) fn now(inlet: &mut Inlet) -> Option<Message> {
         match inlet.messages.try_recv().ok()? {
             Incoming::Message(message) => Some(message),
-            Incoming::Event(event) => panic!("{event:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

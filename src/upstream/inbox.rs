@@ -83,7 +83,7 @@ impl Inbox {
         }
         if let Some(message) = self.messages.next().await {
             // Nothing follows an answer.
-            self.answered = self.request.is_some() && message.is_answer();
+            self.answered = self.request.is_some() && message.is_last();
             return Some(Ok(message));
         }
         self.over = true;

@@ -176,7 +176,8 @@ pub enum Body {
 /// A stream of events, raw and unmasked. Dropping it drops the connection to the upstream.
 #[derive(Debug)]
 pub struct Events {
-    ahead: VecDeque<Incoming>,
+    /// What was read already and is given out first.
+    ahead: VecDeque<Result<Incoming, UpstreamError>>,
     source: EventSource,
 }
 
@@ -188,6 +189,8 @@ pub enum Incoming {
     /// A message that came on a pipe or stream that many share, decoded within the bounds that
     /// hold for all to find out whose it is.
     Message(Message),
+    /// What came there and is no message to the strict decoder, for the gateway to refuse.
+    Refused(Bytes),
 }
 
 impl Incoming {
@@ -196,12 +199,18 @@ impl Incoming {
         match self {
             Self::Event(event) => event.raw.len(),
             Self::Message(message) => message.raw().len(),
+            Self::Refused(raw) => raw.len(),
         }
     }
 
-    /// Whether it is the answer to a request, after which nothing follows.
-    fn is_answer(&self) -> bool {
-        matches!(self, Self::Message(message) if matches!(message.kind(), Kind::Response { .. }))
+    /// Whether nothing follows it for the request that it was given to: it is the answer, or
+    /// something that the gateway will refuse.
+    fn is_last(&self) -> bool {
+        match self {
+            Self::Event(_) => false,
+            Self::Message(message) => matches!(message.kind(), Kind::Response { .. }),
+            Self::Refused(_) => true,
+        }
     }
 }
 
@@ -225,12 +234,39 @@ impl Events {
     /// [`UpstreamError`] when the stream breaks; nothing follows then.
     pub async fn next(&mut self) -> Option<Result<Incoming, UpstreamError>> {
         if let Some(event) = self.ahead.pop_front() {
-            return Some(Ok(event));
+            return Some(event);
         }
+        self.read().await
+    }
+
+    async fn read(&mut self) -> Option<Result<Incoming, UpstreamError>> {
         match &mut self.source {
             EventSource::Nothing => None,
             EventSource::Http(stream) => Some(stream.next().await?.map(Incoming::Event)),
             EventSource::Inbox(inbox) | EventSource::Own { inbox, .. } => inbox.next().await,
+        }
+    }
+
+    /// Reads ahead until `found` finds something, at most `most` events; [`Self::next`] gives them
+    /// out all the same. Nothing is lost where this is given up halfway.
+    pub async fn look_ahead<T>(
+        &mut self,
+        most: usize,
+        found: impl Fn(&Incoming) -> Option<T>,
+    ) -> Option<T> {
+        let mut seen = 0;
+        loop {
+            while let Some(Ok(event)) = self.ahead.get(seen) {
+                if let Some(thing) = found(event) {
+                    return Some(thing);
+                }
+                seen += 1;
+            }
+            if seen >= most || self.ahead.len() > seen {
+                return None;
+            }
+            let event = self.read().await?;
+            self.ahead.push_back(event);
         }
     }
 }

@@ -31,7 +31,6 @@ use super::own::protocol_session;
 use super::stdio::{begun, empty, stream, stream_end, with_session};
 use super::{Answer, Bounds, EventSource, Incoming, Route, UpstreamError};
 use crate::audit::Durable;
-use crate::mcp::sse::Event;
 use crate::mcp::{Kind, Limits, Message, Origin, headers, modern};
 use crate::policy::{Act, Permit};
 use crate::types::SessionId;
@@ -365,14 +364,13 @@ async fn read(mut events: EventStream, desk: &SyncMutex<Desk>, limits: &Limits) 
             Some(Ok(event)) => event,
         };
         let is_message = event.event.as_deref().is_none_or(|name| name == "message");
-        let Some(data) = event.data.as_ref().filter(|data| is_message && !data.trim().is_empty())
-        else {
+        let Some(data) = event.data.filter(|data| is_message && !data.trim().is_empty()) else {
             continue;
         };
         if !event.exact {
             return "an event is not UTF-8".to_owned();
         }
-        let raw = Bytes::copy_from_slice(data.as_bytes());
+        let raw = Bytes::from(data);
         if let Ok(message) = Message::decode(raw.clone(), Origin::Server, limits) {
             // Only a child that many share is ever answered here.
             let _none = inbox::hand_out(desk, message, lost).await;
@@ -384,8 +382,7 @@ async fn read(mut events: EventStream, desk: &SyncMutex<Desk>, limits: &Limits) 
         let Some((to, reader)) = asked else {
             return "it sent what is no JSON-RPC message".to_owned();
         };
-        let event = Event { event: None, id: None, retry: None, ..event };
-        inbox::hand(desk, &to, &reader, Incoming::Event(event), lost).await;
+        inbox::hand(desk, &to, &reader, Incoming::Refused(raw), lost).await;
     }
 }
 

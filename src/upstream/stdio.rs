@@ -20,7 +20,7 @@ use super::own::OwnChildren;
 use super::seats::Seats;
 use super::{Answer, Body, EventSource, Events, Incoming, Route, UpstreamError};
 use crate::audit::Durable;
-use crate::mcp::{Kind, Limits, Message, headers, modern};
+use crate::mcp::{Kind, Limits, Message, batch, headers, modern};
 use crate::policy::{Act, Call, Permit};
 use crate::types::SessionId;
 
@@ -123,6 +123,11 @@ impl StdioUpstream {
             (Children::Own(own), None) if greets => {
                 let (id, child) = own.greet(nursery, &call.subject.id, session).await?;
                 let answer = exchange(&child, &party, message, modern).await?;
+                if let Body::Decoded(answer) = &answer.body
+                    && modern::negotiated(answer) == Some(batch::VERSION)
+                {
+                    child.take_batches();
+                }
                 Ok(with_session(answer, &id))
             }
             (Children::Common(common), _) if modern => {
@@ -209,7 +214,11 @@ pub(super) fn begun(first: Incoming, modern: bool, source: EventSource) -> Answe
             let status = if modern { modern::status_of(&first) } else { 200 };
             whole(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), first)
         }
-        first => stream([first].into(), source),
+        // Refused as a whole, as it would be in the body of a response.
+        Incoming::Refused(raw) => {
+            Answer { status: StatusCode::OK, headers: json_headers(), body: Body::Message(raw) }
+        }
+        first => stream([Ok(first)].into(), source),
     }
 }
 
@@ -218,7 +227,10 @@ pub(super) fn stream_end() -> Answer {
     stream(VecDeque::new(), EventSource::Nothing)
 }
 
-pub(super) fn stream(ahead: VecDeque<Incoming>, source: EventSource) -> Answer {
+pub(super) fn stream(
+    ahead: VecDeque<Result<Incoming, UpstreamError>>,
+    source: EventSource,
+) -> Answer {
     let events = Events { ahead, source };
     // The second and third keep proxies from holding events back.
     let headers = HeaderMap::from_iter([

@@ -5,9 +5,12 @@
 //
 // v1 is @modelcontextprotocol/sdk (protocols up to 2025-11-25), v2 @modelcontextprotocol/client
 // with version negotiation on (2026-07-28 where the server speaks it). CLIENT_PROGRESS=1 asks for
-// progress. An error of the protocol is printed as {"error": {code, message, data}} with exit 1.
+// progress. With CLIENT_ANSWERS=accept or decline, v2 answers so when it is asked to open a page,
+// and prints what it was asked as "asked". An error of the protocol is printed as {"error": {code, message, data}} with exit 1.
 
 const [era, tool, argumentsJson, where, ...command] = process.argv.slice(2);
+const answers = process.env.CLIENT_ANSWERS;
+const asked = [];
 const info = { name: `story-${era}`, version: '1' };
 
 async function open() {
@@ -25,7 +28,16 @@ async function open() {
   const { Client, StreamableHTTPClientTransport } = await import('@modelcontextprotocol/client');
   const { StdioClientTransport } = await import('@modelcontextprotocol/client/stdio');
   const Transport = where === '--' ? StdioClientTransport : StreamableHTTPClientTransport;
-  return [new Client(info, { versionNegotiation: { mode: 'auto' } }), new Transport(target)];
+  const options = { versionNegotiation: { mode: 'auto' } };
+  if (answers) options.capabilities = { elicitation: { url: {} } };
+  const client = new Client(info, options);
+  if (answers) {
+    client.setRequestHandler('elicitation/create', async (request) => {
+      asked.push(request.params);
+      return { action: answers };
+    });
+  }
+  return [client, new Transport(target)];
 }
 
 try {
@@ -46,7 +58,7 @@ try {
     ? await client.callTool(call, undefined, options)
     : await client.callTool(call, options);
   const protocol = client.getNegotiatedProtocolVersion?.() ?? transport.protocolVersion;
-  console.log(JSON.stringify({ protocol, tools, result, progress }));
+  console.log(JSON.stringify({ protocol, tools, result, progress, asked }));
   await client.close();
   process.exit(0);
 } catch (error) {

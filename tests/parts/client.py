@@ -5,6 +5,10 @@
 
 `auto` speaks the newest protocol that the server does, `legacy` begins with `initialize`. An error
 of the protocol is printed as {"error": {code, message, data}} with exit 1.
+
+With CLIENT_ANSWERS=accept or decline in the environment it answers what the server asks its user:
+pages (URL mode) as that says, forms always with yes to everything. What was asked is printed as
+"asked".
 """
 
 import asyncio
@@ -13,7 +17,20 @@ import os
 import sys
 import traceback
 
+import mcp_types as types
 from mcp import Client, MCPError, StdioServerParameters
+
+
+ANSWERS = os.environ.get("CLIENT_ANSWERS")
+asked = []
+
+
+async def answer(_ctx, params):
+    asked.append(params.model_dump(mode="json", by_alias=True, exclude_none=True))
+    if asked[-1].get("mode") == "url":
+        return types.ElicitResult(action=ANSWERS)
+    wanted = asked[-1]["requestedSchema"]["properties"]
+    return types.ElicitResult(action="accept", content={name: True for name in wanted})
 
 
 async def main(mode, tool, arguments, where, command):
@@ -21,7 +38,9 @@ async def main(mode, tool, arguments, where, command):
         target = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
     else:
         target = where
-    async with Client(target, mode=mode) as client:
+    async with Client(
+        target, mode=mode, elicitation_callback=answer if ANSWERS else None
+    ) as client:
         tools, cursor = [], None
         while True:
             page = await client.list_tools(cursor=cursor)
@@ -33,6 +52,7 @@ async def main(mode, tool, arguments, where, command):
         print(json.dumps({
             "protocol": str(client.protocol_version),
             "tools": tools,
+            "asked": asked,
             "result": result.model_dump(mode="json", by_alias=True, exclude_none=True),
         }))
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::site::TRANSFERS;
-use crate::support::{Client, Idp, Person, Refused, Server, Site, World, ids, until};
+use crate::support::{Client, Idp, Person, Raw, Refused, Server, Site, World, http, ids, until};
 
 crate::stories![
     a_lead_approves_one_call_once,
@@ -14,6 +14,10 @@ crate::stories![
     nobody_decides_in_time,
     a_client_that_does_not_wait,
     a_client_of_the_newest_protocol,
+    a_client_that_waits_in_rounds,
+    a_user_who_does_not_wait,
+    a_server_that_asks_after_the_yes,
+    a_state_in_other_hands,
 ];
 
 /// Alice is an engineer and bob leads; transfers of the ledger need a lead.
@@ -209,6 +213,160 @@ fn a_client_of_the_newest_protocol(world: &World) -> anyhow::Result<()> {
         assert!(!seen.is_error(), "{client:?}: {seen:#?}");
         assert_eq!(transfers(world).len(), number + 1);
     }
+    Ok(())
+}
+
+/// The calls on record that waited for a person.
+fn waited(server: &Server) -> Vec<Value> {
+    let calls = server.leaves_of("call");
+    calls.into_iter().filter(|leaf| leaf["decision"] == "needs_approval").collect()
+}
+
+fn a_client_that_waits_in_rounds(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let ledger = world.ledger()?;
+    let server = site(world, &idp, &ledger.url).approvals("12s", "10m").start()?;
+    let alice = Person::logged_in(world, "alice", &server, &idp)?;
+    let bob = Person::logged_in(world, "bob", &server, &idp)?;
+    let connected = alice.connect("ledger")?;
+    let target = connected.target();
+    let clients = [Client::PythonAsked, Client::TypeScript2Asked];
+    for (number, client) in clients.into_iter().enumerate() {
+        let before = waited(&server).len();
+        let amount = transfer(u32::try_from(number)?);
+        let call = client.start(world, alice.home(), &target, "transfer", &amount)?;
+        let id = pending(&bob, &decided(&server))?;
+        // The first asks the user, the second comes back with the answer and is held, and ends
+        // without a decision; the third carries the state alone.
+        until("a third round", || Ok((waited(&server).len() >= before + 3).then_some(())))?;
+        assert_eq!(transfers(world).len(), number, "it was forwarded before the yes");
+        bob.run(&["approve", &id])?.exits(0);
+        let seen = call.finish()?;
+        assert_eq!(seen.protocol.as_deref(), Some("2026-07-28"), "{seen:#?}");
+        assert!(!seen.is_error(), "{client:?}: {seen:#?}");
+        assert_eq!(transfers(world).len(), number + 1);
+
+        // The user was asked once, to look at a page that tells nothing of the call.
+        let [asked] = seen.asked.as_slice() else { panic!("{seen:#?}") };
+        assert_eq!(asked["mode"], "url");
+        let told = asked["message"].as_str().unwrap_or_default();
+        assert!(told.contains(&format!("mcpx approve {id}")), "{told}");
+        let url = asked["url"].as_str().unwrap_or_default();
+        assert_eq!(url, format!("{}/approvals/{id}", server.url));
+        let page = http::send(http::client().get(url))?;
+        assert_eq!(page.status, 200);
+        assert!(page.body.contains(&format!("mcpx approve {id}")), "{page:?}");
+        for secret in ["transfer", "ledger", "alice", "ACME", "<form", "<a "] {
+            assert!(!page.body.contains(secret), "{secret}: {page:?}");
+        }
+        let other = http::send(http::client().get(format!("{}/approvals/x<y", server.url)))?;
+        assert_eq!(other.status, 404);
+
+        let waited: Vec<_> =
+            waited(&server).iter().skip(before).map(|leaf| leaf["approval"].clone()).collect();
+        assert!(waited.iter().all(|approval| *approval == json!(id)), "{waited:?}");
+    }
+    server.verify()?.exits(0);
+    Ok(())
+}
+
+fn a_user_who_does_not_wait(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let ledger = world.ledger()?;
+    let server = site(world, &idp, &ledger.url).approvals("10m", "10m").start()?;
+    let alice = Person::logged_in(world, "alice", &server, &idp)?;
+    let refused = alice.call(Client::PythonDeclines, "ledger", "transfer", &transfer(1));
+    let id = approval_in(&refused);
+    assert_eq!(waited(&server).len(), 2, "asked once, and not held after the user's no");
+    assert!(server.leaves_of("approval_decided").is_empty(), "a user's no decides nothing: {id}");
+    assert!(transfers(world).is_empty());
+    Ok(())
+}
+
+/// The server asks in rounds as well: its state and what its user answered reach it byte for byte,
+/// although the call that brings them waits for another yes.
+fn a_server_that_asks_after_the_yes(world: &World) -> anyhow::Result<()> {
+    const TOOL: &str = "test_input_required_result_request_state";
+    let idp = world.idp()?;
+    let fixture = world.fixture()?;
+    let policy = TRANSFERS.replace("ledger/transfer", &format!("fixture/{TOOL}"));
+    let server = Site::new(world, &idp)
+        .policy("asks.cedar", &policy)
+        .http("fixture", &fixture.url)
+        .start()?;
+    let alice = Person::logged_in(world, "alice", &server, &idp)?;
+    let bob = Person::logged_in(world, "bob", &server, &idp)?;
+    let connected = alice.connect("fixture")?;
+    let target = connected.target();
+    let call = Client::PythonAsked.start(world, alice.home(), &target, TOOL, &json!({}))?;
+    let first = pending(&bob, &[])?;
+    bob.run(&["approve", &first])?.exits(0);
+    let second = pending(&bob, std::slice::from_ref(&first))?;
+    let listed = bob.run(&["approve", "--json"])?.exits(0).stdout;
+    assert!(listed.contains("inputResponses"), "the approver sees what was answered: {listed}");
+    bob.run(&["approve", &second])?.exits(0);
+    let seen = call.finish()?;
+    // The tool says so only if its sealed state and the answer came back.
+    assert!(seen.text().starts_with("state-ok: "), "{seen:#?}");
+    let modes: Vec<_> = seen.asked.iter().map(|asked| asked["mode"].clone()).collect();
+    assert_eq!(modes, ["url", "form", "url"]);
+    assert_eq!(server.leaves_of("approval_used").len(), 2);
+    server.verify()?.exits(0);
+    Ok(())
+}
+
+fn a_state_in_other_hands(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let ledger = world.ledger()?;
+    let server = site(world, &idp, &ledger.url).start()?;
+    let bob = Person::logged_in(world, "bob", &server, &idp)?;
+    let url = server.resource("ledger");
+    let with = |name: &str| {
+        let raw = Raw::new()?;
+        let id_token = idp.tokens(name)?["id_token"].as_str().unwrap_or_default().to_owned();
+        let token = raw.token(&server, &id_token, &url)?;
+        Ok::<_, anyhow::Error>((raw, token))
+    };
+    let (alice, hers) = with("alice")?;
+    let (carol, others) = with("carol")?;
+    let call = |amount: u32, state: Option<&Value>| {
+        let body = crate::support::raw::call("transfer", &transfer(amount));
+        let mut body: Value = serde_json::from_str(&body).unwrap();
+        let params = &mut body["params"];
+        params["_meta"]["io.modelcontextprotocol/clientCapabilities"] =
+            json!({"elicitation": {"url": {}}});
+        if let Some(state) = state {
+            params["requestState"] = state.clone();
+            params["inputResponses"] = json!({"mcpx_approval": {"action": "decline"}});
+        }
+        body.to_string()
+    };
+    let approval = |answer: &http::Answer| {
+        let result = &answer.json()["result"];
+        (result["_meta"]["mcpx"]["approval"].clone(), result["requestState"].clone())
+    };
+    let first = alice.post(&url, &hers, &call(1, None))?;
+    assert_eq!(first.json()["result"]["resultType"], "input_required", "{first:?}");
+    let (id, state) = approval(&first);
+
+    // Another call of hers, and the same call of somebody else's, are asked for by themselves.
+    let (other, _) = approval(&alice.post(&url, &hers, &call(2, Some(&state)))?);
+    assert!(other.is_string() && other != id, "a state was good for another call");
+    let (foreign, _) = approval(&carol.post(&url, &others, &call(1, Some(&state)))?);
+    assert!(foreign.is_string() && foreign != id, "a state was good for somebody else");
+
+    // A yes lifts the call and not whoever holds the state.
+    bob.run(&["approve", id.as_str().unwrap_or_default()])?.exits(0);
+    let answer = carol.post(&url, &others, &call(1, Some(&state)))?;
+    assert_eq!(approval(&answer).0, foreign, "{answer:?}");
+    assert!(transfers(world).is_empty());
+    let answer = alice.post(&url, &hers, &call(1, Some(&state)))?;
+    assert_eq!(answer.json()["result"]["structuredContent"]["moved"], 1, "{answer:?}");
+    // Once.
+    let answer = alice.post(&url, &hers, &call(1, Some(&state)))?;
+    assert_eq!(answer.json()["error"]["data"]["mcpx"]["code"], "approval_used", "{answer:?}");
+    assert_eq!(transfers(world).len(), 1);
+    server.verify()?.exits(0);
     Ok(())
 }
 

@@ -24,7 +24,7 @@ struct Meant {
     versions: &'static [&'static str],
     scenario: &'static str,
     check: &'static str,
-    /// Members of the check, as JSON pointers without array indices.
+    /// Members of the check, as JSON pointers.
     at: &'static [&'static str],
     /// Why it is meant. Read by people.
     _because: &'static str,
@@ -74,29 +74,90 @@ const MEANT: &[Meant] = &[
         scenario: "http-custom-header-server-validation",
         check: "sep-2243-server-reject-invalid-param-chars",
         at: &["/details/responseBody/error/data", "/details/responseBody/error/message"],
-        _because: "the gateway refuses headers that repeat no argument, in its own words",
+        _because: "the gateway refuses headers that do not repeat their argument, in its own words",
     },
     Meant {
         versions: MODERN,
         scenario: "http-custom-header-server-validation",
         check: "sep-2243-server-reject-param-mismatch",
         at: &["/details/responseBody/error/data", "/details/responseBody/error/message"],
-        _because: "the gateway refuses headers that repeat no argument, in its own words",
+        _because: "the gateway refuses headers that do not repeat their argument, in its own words",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-custom-header-server-validation",
+        check: "sep-2243-server-validate-param-match",
+        at: &["/details/responseBody/error/data", "/details/responseBody/error/message"],
+        _because: "the gateway refuses headers that do not repeat their argument, in its own words",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-cache-scope-valid",
+        at: &[
+            "/details/endpoints/0/cacheScope",
+            "/details/endpoints/1/cacheScope",
+            "/details/endpoints/2/cacheScope",
+            "/details/endpoints/3/cacheScope",
+            "/details/endpoints/4/cacheScope",
+        ],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-prompts-list-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-resources-list-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-resources-read-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-resources-templates-list-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "caching",
+        check: "sep-2549-tools-list-caching-hints",
+        at: &["/details/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-header-validation",
+        check: "sep-2243-header-name-case-insensitive",
+        at: &["/details/responseBody/result/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
     },
     Meant {
         versions: MODERN,
         scenario: "stateless",
-        check: "sep-2575-http-server-method-not-found-404-resources-subscribe",
-        at: &["/details/response", "/errorMessage", "/status"],
-        _because: "the suite names no resource, and nothing passes of which policy cannot be asked \
-                   what it reaches; with a resource named, the server's own 404 arrives",
+        check: "sep-2575-discover-capabilities-match-handlers",
+        at: &["/details/response/result/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
     },
     Meant {
         versions: MODERN,
         scenario: "stateless",
-        check: "sep-2575-http-server-method-not-found-404-resources-unsubscribe",
-        at: &["/details/response", "/errorMessage", "/status"],
-        _because: "as for resources/subscribe",
+        check: "sep-2575-server-declares-prompts-in-discover",
+        at: &["/details/response/result/cacheScope"],
+        _because: "what an answer holds depends on who asked: it is kept for nobody else",
     },
 ];
 
@@ -129,36 +190,6 @@ const MEANT_OF_PIPES: &[Meant] = &[
         check: "server-sse-streams-functional",
         at: &[""],
         _because: "an answer that nothing precedes comes as JSON, which is the server's choice",
-    },
-    Meant {
-        versions: MODERN,
-        scenario: "http-custom-header-server-validation",
-        check: "sep-2243-server-reject-param-mismatch",
-        at: &["/status"],
-        _because: "the gateway does not keep the schemas of tools: it refuses a Mcp-Param header \
-                   that repeats no argument, and does not miss one that should be there; neither \
-                   policy nor a server on stdio decides by them",
-    },
-    Meant {
-        versions: MODERN,
-        scenario: "http-custom-header-server-validation",
-        check: "sep-2243-server-validate-param-match",
-        at: &["/status"],
-        _because: "as above",
-    },
-    Meant {
-        versions: MODERN,
-        scenario: "stateless",
-        check: "sep-2575-http-server-method-not-found-404-resources-subscribe",
-        at: &["/status"],
-        _because: "no resource is named, see MEANT",
-    },
-    Meant {
-        versions: MODERN,
-        scenario: "stateless",
-        check: "sep-2575-http-server-method-not-found-404-resources-unsubscribe",
-        at: &["/status"],
-        _because: "no resource is named, see MEANT",
     },
 ];
 

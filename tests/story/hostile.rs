@@ -47,12 +47,12 @@ fn serve(mut stream: TcpStream, answer: fn(&str, &str) -> String) -> Option<()> 
     }
 }
 
-fn whole(head: &str, body: &str) -> String {
+pub(crate) fn whole(head: &str, body: &str) -> String {
     format!("{head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-const OK_JSON: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json";
-const OK_STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream";
+pub(crate) const OK_JSON: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json";
+pub(crate) const OK_STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream";
 const DONE: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#;
 
 type Way = (&'static str, fn() -> String);

@@ -24,13 +24,17 @@ mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod hidden;
 mod hostile;
 mod keyring;
 mod login;
+mod mediation;
 mod pairs;
 mod refused;
 mod servers;
 mod serving;
+mod smuggle;
+mod strangers;
 mod support;
 mod tools;
 
@@ -51,6 +55,10 @@ fn main() -> ExitCode {
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),
+        ("smuggle", smuggle::STORIES),
+        ("strangers", strangers::STORIES),
+        ("mediation", mediation::STORIES),
+        ("hidden", hidden::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),

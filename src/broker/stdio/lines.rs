@@ -76,12 +76,57 @@ fn one_line(message: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncRead, AsyncReadExt as _, BufReader};
+
     use super::*;
+
+    /// Bytes that arrive in pieces, cut at these places.
+    fn pieces(bytes: &[u8], cuts: &[usize]) -> Box<dyn AsyncRead + Unpin> {
+        let (mut rest, mut whole): (_, Box<dyn AsyncRead + Unpin>) =
+            (bytes, Box::new(tokio::io::empty()));
+        for cut in cuts {
+            let (piece, later) = rest.split_at(cut % (rest.len() + 1));
+            whole = Box::new(whole.chain(io::Cursor::new(piece.to_vec())));
+            rest = later;
+        }
+        Box::new(whole.chain(io::Cursor::new(rest.to_vec())))
+    }
+
+    async fn all(bytes: &[u8], cuts: &[usize]) -> Vec<Line> {
+        let mut input = BufReader::new(pieces(bytes, cuts));
+        let mut lines = Vec::new();
+        loop {
+            match read(&mut input, 12).await.unwrap() {
+                Line::End => return lines,
+                line => lines.push(line),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn where_the_bytes_are_cut_changes_nothing(
+            bytes in "[a-c{}\r\n \u{e9}]{0,60}",
+            cuts in proptest::collection::vec(any::<usize>(), 0..8),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (whole, cut) = runtime.block_on(async {
+                (all(bytes.as_bytes(), &[]).await, all(bytes.as_bytes(), &cuts).await)
+            });
+            prop_assert_eq!(&whole, &cut);
+            let texts = bytes.split('\n').filter(|line| !line.trim().is_empty());
+            let expected: Vec<_> = texts
+                .map(|line| if line.len() > 12 { Line::TooLong } else { Line::Text(line.to_owned().into()) })
+                .collect();
+            prop_assert_eq!(whole, expected);
+        }
+    }
 
     #[tokio::test]
     async fn long_lines_are_skipped_and_the_next_one_is_read() {
         let text = format!("{{}}\n\r\n{}\nlast", "x".repeat(100));
-        let mut input = tokio::io::BufReader::with_capacity(7, text.as_bytes());
+        let mut input = BufReader::with_capacity(7, text.as_bytes());
         assert_eq!(read(&mut input, 20).await.unwrap(), Line::Text("{}".into()));
         assert_eq!(read(&mut input, 20).await.unwrap(), Line::TooLong);
         assert_eq!(read(&mut input, 20).await.unwrap(), Line::Text("last".into()));

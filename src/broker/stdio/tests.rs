@@ -297,6 +297,39 @@ async fn malformed_lines_are_refused_and_the_next_one_is_read() {
 }
 
 #[tokio::test]
+async fn a_batch_is_taken_apart_where_there_are_batches() {
+    let gateway = Gateway::start(|seen: Seen| async move {
+        match method(&seen).as_str() {
+            "initialize" => answer(200, result(0, json!({"protocolVersion":"2025-03-26"}))),
+            _ => legacy(seen).await,
+        }
+    })
+    .await;
+    let mut client = Client::start(gateway.channel());
+    let batch = format!(r#"[{INITIALIZED},{LIST},{{"id":2}},{INITIALIZE}]"#);
+    client.send(&batch).await;
+    assert_eq!(client.next().await["error"]["data"]["mcpx"]["byte"], 0, "not before the handshake");
+    client.send(INITIALIZE).await;
+    assert_eq!(client.next().await["id"], 0);
+    client.send(&batch).await;
+    let mut places = Vec::new();
+    for _ in 0..3 {
+        let message = client.next().await;
+        match message["error"]["data"]["mcpx"]["pointer"].as_str() {
+            Some(place) => places.push(place.to_owned()),
+            None => {
+                assert_eq!((&message["id"], &message["result"]), (&json!(1), &json!({"tools":[]})))
+            }
+        }
+    }
+    assert_eq!(places, ["/2", "/3"]);
+    client.finish().await;
+    let posts = gateway.seen();
+    let posts: Vec<_> = posts.iter().filter(|seen| seen.method == "POST").map(method).collect();
+    assert_eq!(posts, ["initialize", "notifications/initialized", "tools/list"]);
+}
+
+#[tokio::test]
 async fn without_a_login_requests_fail_with_what_to_do() {
     let gateway = Gateway::start(legacy).await;
     let mut client = Client::start(gateway.channel_as(Arc::new(Nobody)));

@@ -8,17 +8,18 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::hmac;
 use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Form, Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
 use super::Shared;
 use super::codes::{Standing, UserCode};
+use crate::control::page;
 use crate::types::{RandomError, Secret, random};
 
 const COOKIE: &str = "mcpx_form";
@@ -240,30 +241,8 @@ impl Shared {
 
     /// `body` is HTML made here, with everything from outside escaped.
     fn page(&self, status: StatusCode, cookie: Option<&str>, title: &str, body: &str) -> Response {
-        let html = format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-             <title>{title}</title><style>{STYLE}</style></head>\
-             <body><main><h1>{title}</h1>{body}</main></body></html>"
-        );
-        let style = STANDARD.encode(digest::digest(&digest::SHA256, STYLE.as_bytes()));
-        let policy = format!(
-            "default-src 'none'; style-src 'sha256-{style}'; form-action 'self'; \
-             frame-ancestors 'none'; base-uri 'none'"
-        );
-        let fixed = [
-            (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-            (header::CACHE_CONTROL, "no-store"),
-            (header::X_FRAME_OPTIONS, "DENY"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (header::REFERRER_POLICY, "no-referrer"),
-            (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        ];
-        let mut response = (status, fixed, html).into_response();
+        let mut response = page::page(status, title, body);
         let headers = response.headers_mut();
-        if let Ok(policy) = HeaderValue::from_str(&policy) {
-            headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-        }
         if let Some(cookie) = cookie {
             let secure = if self.url.scheme() == "https" { "; Secure" } else { "" };
             let path = self.url.path();
@@ -341,16 +320,3 @@ fn escape(text: &str) -> String {
     }
     escaped
 }
-
-const STYLE: &str = "\
-:root{color-scheme:light dark}\
-body{font:1rem/1.5 system-ui,sans-serif;margin:0}\
-main{max-width:26rem;margin:3rem auto;padding:0 1rem}\
-h1{font-size:1.5rem}\
-label{display:block;margin:1rem 0 .25rem;font-weight:600}\
-input{font:inherit;width:100%;padding:.5rem;box-sizing:border-box;border:1px solid #777;border-radius:4px}\
-#user_code{font-family:monospace;font-size:1.25rem;letter-spacing:.15em}\
-button{font:inherit;padding:.5rem 1.25rem;border:2px solid #1d4ed8;border-radius:4px;background:#1d4ed8;color:#fff;cursor:pointer}\
-button.quiet{background:transparent;color:inherit;border-color:#777}\
-:focus-visible{outline:3px solid #f59e0b;outline-offset:2px}\
-.problem{border-left:4px solid #dc2626;padding:.5rem .75rem}";

@@ -6,26 +6,35 @@
 
 use std::ops::Range;
 
-use super::{Hit, before, byte, iban, pairs};
+use super::{Finds, Hit, before, byte, iban, pairs};
 use crate::mask::class::Class;
 use crate::mask::fields::{Field, Fields};
-use crate::mask::redact;
+use crate::mask::redact::How;
 
-/// Cards, SSNs and IBANs in `text`.
-pub(super) fn find(fields: &Fields, field: Field, text: &str, hits: &mut Vec<Hit>) {
+/// Cards, SSNs and IBANs in `text`; also undashed SSNs that words before them give away.
+pub(super) fn find(fields: &Fields, field: Field, text: &str, finds: &mut Finds) {
+    let Finds { hits, bare_ssns, .. } = finds;
     let mut groups = Vec::new();
     let mut at = 0;
     while let Some(start) = next_digit(text, at) {
         if let Some(range) = iban::at_digits(text, start) {
+            at = start;
+            while let Some(run) = next_digit(text, at).filter(|run| *run < range.end) {
+                at = digits_end(text, run);
+                bare_ssns.extend(Some(run..at).filter(|run| is_bare_ssn(text, run)));
+            }
             at = range.end;
             hits.extend(Hit::new(text, range, Class::IBAN));
             continue;
         }
         at = chain(text, start, &mut groups);
+        let first = bare_ssns.len();
+        bare_ssns.extend(groups.iter().filter(|group| is_bare_ssn(text, group)).cloned());
+        let ssns = bare_ssns.get(first..).unwrap_or_default();
         let mut index = 0;
         while index < groups.len() {
             let found = grouped(text, &groups, index).or_else(|| {
-                bare(text, &groups, index, |range| {
+                bare(text, &groups, index, ssns, |range| {
                     !field.veto && !pairs::named_a_thing(fields, text, range.start)
                 })
             });
@@ -35,7 +44,7 @@ pub(super) fn find(fields: &Fields, field: Field, text: &str, hits: &mut Vec<Hit
                     // A card and its three-digit code can pass for a longer card, whose last four
                     // digits would show the code.
                     if let Some(hit) = hit.as_mut().filter(|_| used == 5) {
-                        hit.replacement = redact::whole(class);
+                        hit.how = How::Whole;
                     }
                     hits.extend(hit);
                     index += used;
@@ -46,17 +55,10 @@ pub(super) fn find(fields: &Fields, field: Field, text: &str, hits: &mut Vec<Hit
     }
 }
 
-/// Undashed SSNs that words before them give away.
-pub(super) fn find_bare_ssn(text: &str, hits: &mut Vec<Hit>) {
-    let mut at = 0;
-    while let Some(start) = next_digit(text, at) {
-        let end = digits_end(text, start);
-        at = end;
-        let range = start..end;
-        if is_free(text, &range) && is_ssn(text, &range) && says_ssn(text, start) {
-            hits.extend(Hit::new(text, range, Class::SSN));
-        }
-    }
+/// Whether a run of digits is an undashed SSN that words before it give away, whatever the field
+/// or what it is written with says.
+fn is_bare_ssn(text: &str, range: &Range<usize>) -> bool {
+    range.len() == 9 && is_ssn(text, range) && is_free(text, range) && says_ssn(text, range.start)
 }
 
 /// Whether digits alone, without separators, are a card number.
@@ -135,11 +137,13 @@ fn grouped(
     })
 }
 
-/// A number written without separators that is group `index`.
+/// A number written without separators that is group `index`; `ssns` are the bare SSNs among the
+/// groups (those near words that say so, hence few).
 fn bare(
     text: &str,
     groups: &[Range<usize>],
     index: usize,
+    ssns: &[Range<usize>],
     allowed: impl Fn(&Range<usize>) -> bool,
 ) -> Option<(Range<usize>, Class, usize)> {
     let range = groups.get(index)?.clone();
@@ -154,7 +158,7 @@ fn bare(
         return None;
     }
     let class = if range.len() == 9 {
-        (is_ssn(text, &range) && says_ssn(text, range.start)).then_some(Class::SSN)
+        ssns.contains(&range).then_some(Class::SSN)
     } else {
         is_card_at(text, &range).then_some(Class::CARD)
     };
@@ -296,22 +300,28 @@ const CONTEXT: usize = 48;
 /// Whether the words just before `at` speak of a social security number, and of nothing else that
 /// has a number since.
 fn says_ssn(text: &str, at: usize) -> bool {
-    let near = text.as_bytes().get(at.saturating_sub(CONTEXT)..at).unwrap_or_default();
-    let near = near.to_ascii_lowercase();
-    let last = |word: &[u8]| memchr::memmem::rfind(&near, word).map(|at| at + word.len());
-    let word = |end: &usize| {
-        let start = end - 3;
-        let letter =
-            |at: Option<usize>| at.and_then(|at| near.get(at)).is_some_and(u8::is_ascii_alphabetic);
-        !letter(start.checked_sub(1))
+    let before = text.as_bytes().get(at.saturating_sub(CONTEXT)..at).unwrap_or_default();
+    let mut near = [0; CONTEXT];
+    for (slot, byte) in near.iter_mut().zip(before) {
+        *slot = byte.to_ascii_lowercase();
+    }
+    let near = near.get(..before.len()).unwrap_or_default();
+    const NAMES: [&[u8]; 4] = [b"ssn", b"social security", b"soc sec", b"social-security"];
+    let mut named = [None; NAMES.len()];
+    for at in memchr::memrchr_iter(b's', near) {
+        for (name, last) in NAMES.iter().zip(&mut named) {
+            if last.is_none() && near.get(at..).is_some_and(|rest| rest.starts_with(name)) {
+                *last = Some(at + name.len());
+            }
+        }
+    }
+    let [ssn, ..] = &mut named;
+    let letter =
+        |at: Option<usize>| at.and_then(|at| near.get(at)).is_some_and(u8::is_ascii_alphabetic);
+    *ssn = ssn.filter(|end| {
+        !letter(end.checked_sub(4))
             && !near.get(*end).is_some_and(|b| *b != b's' && b.is_ascii_alphabetic())
-    };
-    let named = [
-        last(b"ssn").filter(word),
-        last(b"social security"),
-        last(b"soc sec"),
-        last(b"social-security"),
-    ];
+    });
     let Some(end) = named.into_iter().flatten().max() else { return false };
     let since = near.get(end..).unwrap_or_default();
     const OTHERS: [&[u8]; 9] = [
@@ -325,7 +335,9 @@ fn says_ssn(text: &str, at: usize) -> bool {
         b"\n\n",
         b"tracking",
     ];
-    !OTHERS.iter().any(|other| memchr::memmem::find(since, other).is_some())
+    let begins =
+        |at: usize| since.get(at..).is_some_and(|rest| OTHERS.iter().any(|o| rest.starts_with(o)));
+    !(0..since.len()).any(begins)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use super::class::Class;
 use super::fields::{Field, Fields};
-use super::redact;
+use super::redact::{self, How};
 
 pub(super) use self::digits::is_card;
 pub(super) use self::pairs::{fits, is_trivial};
@@ -25,42 +25,75 @@ pub(super) use self::secrets::Secrets;
 pub(super) struct Hit {
     pub(super) range: Range<usize>,
     pub(super) class: Class,
-    pub(super) replacement: String,
+    pub(super) how: How,
 }
 
 impl Hit {
     /// A hit on `range`, unless it is masked already.
     pub(super) fn new(text: &str, range: Range<usize>, class: Class) -> Option<Self> {
-        let value = text.get(range.clone())?;
-        let replacement = redact::replacement(class, value);
-        (replacement != value).then_some(Self { range, class, replacement })
+        let how = redact::how(class, text.get(range.clone())?)?;
+        Some(Self { range, class, how })
     }
+
+    /// A hit on a whole number, unless it says nothing already.
+    pub(super) fn number(raw: &str, class: Class) -> Option<Self> {
+        redact::how_number(raw).map(|how| Self { range: 0..raw.len(), class, how })
+    }
+
+    /// Adds what replaces this stretch of `text` to `out`.
+    pub(super) fn write(&self, text: &str, out: &mut String) {
+        self.how.write(self.class, text.get(self.range.clone()).unwrap_or_default(), out);
+    }
+}
+
+/// What was found in one text. Kept from text to text for its space.
+#[derive(Debug, Default)]
+pub(super) struct Finds {
+    /// Unsorted and perhaps overlapping.
+    pub(super) hits: Vec<Hit>,
+    /// What only its surroundings give away: values named in the text, and bare social security
+    /// numbers near those words. They are then masked everywhere.
+    pub(super) named: Vec<(Class, Range<usize>)>,
+    bare_ssns: Vec<Range<usize>>,
 }
 
 /// The finders, with the classes that are off left out.
 #[derive(Debug)]
 pub(super) struct Detector {
-    off: HashSet<Class>,
+    /// By [`Class::index`].
+    on: [bool; Class::ALL.len()],
     secrets: Secrets,
 }
 
 /// What is worth looking for in a text, from one look at its bytes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Traits {
-    digits: usize,
+    digits: bool,
     at: bool,
     pair: bool,
 }
 
 impl Traits {
-    fn of(text: &str) -> Self {
-        let mut traits = Self::default();
-        for byte in text.bytes() {
-            traits.digits += usize::from(byte.is_ascii_digit());
-            traits.at |= byte == b'@';
-            traits.pair |= byte == b':' || byte == b'=';
+    /// Counts in blocks, which the compiler turns into a few instructions each.
+    fn of(text: &[u8]) -> Self {
+        let mut digits = 0;
+        let mut at = false;
+        let mut pair = false;
+        let (blocks, rest) = text.as_chunks::<32>();
+        let mut look = |block: &[u8]| {
+            let mut count = 0_u8;
+            for byte in block {
+                count += u8::from(byte.is_ascii_digit());
+                at |= *byte == b'@';
+                pair |= (*byte == b':') | (*byte == b'=');
+            }
+            digits += usize::from(count);
+        };
+        for block in blocks {
+            look(block);
         }
-        traits
+        look(rest);
+        Self { digits: digits >= FEWEST_DIGITS, at, pair }
     }
 }
 
@@ -70,43 +103,43 @@ const FEWEST_DIGITS: usize = 8;
 
 impl Detector {
     pub(super) fn new(off: HashSet<Class>) -> Self {
-        Self { off, secrets: Secrets::new() }
+        let mut on = [true; Class::ALL.len()];
+        for class in off {
+            if let Some(on) = on.get_mut(class.index()) {
+                *on = false;
+            }
+        }
+        Self { on, secrets: Secrets::new() }
     }
 
     pub(super) fn is_on(&self, class: Class) -> bool {
-        !self.off.contains(&class)
+        self.on.get(class.index()).copied().unwrap_or(true)
     }
 
-    /// Everything in `text` that looks sensitive, unsorted and perhaps overlapping.
-    pub(super) fn find(&self, fields: &Fields, field: Field, text: &str, hits: &mut Vec<Hit>) {
-        let traits = Traits::of(text);
-        let from = hits.len();
-        if traits.digits >= FEWEST_DIGITS {
-            digits::find(fields, field, text, hits);
+    /// Everything in `text` that looks sensitive, in place of what `finds` held.
+    pub(super) fn find(&self, fields: &Fields, field: Field, text: &str, finds: &mut Finds) {
+        finds.hits.clear();
+        finds.named.clear();
+        finds.bare_ssns.clear();
+        let traits = Traits::of(text.as_bytes());
+        if traits.digits {
+            digits::find(fields, field, text, finds);
         }
         if traits.at {
-            email::find(text, hits);
+            email::find(text, &mut finds.hits);
         }
-        self.secrets.find(text, hits);
-        if hits.len() > from && !self.off.is_empty() {
-            let found = hits.split_off(from);
-            hits.extend(found.into_iter().filter(|hit| self.is_on(hit.class)));
-        }
+        self.secrets.find(text, &mut finds.hits);
+        finds.hits.retain(|hit| self.is_on(hit.class));
         // Classes that are off have no names either.
         if traits.pair {
-            pairs::find(fields, text, hits);
+            let from = finds.hits.len();
+            pairs::find(fields, text, &mut finds.hits);
+            let pairs = finds.hits.iter().skip(from);
+            finds.named.extend(pairs.map(|hit| (hit.class, hit.range.clone())));
         }
-    }
-
-    /// What only its surroundings give away: values named in the text, and bare social security
-    /// numbers near those words. Found apart because they are then masked everywhere.
-    pub(super) fn find_named(&self, fields: &Fields, text: &str, hits: &mut Vec<Hit>) {
-        let traits = Traits::of(text);
-        if traits.pair {
-            pairs::find(fields, text, hits);
-        }
-        if traits.digits >= FEWEST_DIGITS && self.is_on(Class::SSN) {
-            digits::find_bare_ssn(text, hits);
+        if self.is_on(Class::SSN) {
+            let bare = finds.bare_ssns.drain(..);
+            finds.named.extend(bare.map(|range| (Class::SSN, range)));
         }
     }
 }
@@ -115,6 +148,9 @@ impl Detector {
 /// whose whole text is masked, to the end of the word, so that what is left of it cannot look like
 /// something new.
 pub(super) fn settle(text: &str, hits: &mut Vec<Hit>) {
+    if hits.len() < 2 {
+        return;
+    }
     hits.sort_by(|a, b| {
         a.range.start.cmp(&b.range.start).then_with(|| b.range.end.cmp(&a.range.end))
     });
@@ -126,7 +162,7 @@ pub(super) fn settle(text: &str, hits: &mut Vec<Hit>) {
             let rest = text.get(next.range.end..).unwrap_or_default();
             let word = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
             kept.range.end = next.range.end + word;
-            kept.replacement = redact::whole(kept.class);
+            kept.how = How::Whole;
         }
         true
     });
@@ -144,20 +180,23 @@ fn before(text: &str, at: usize) -> u8 {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::mask::Rules;
 
     /// `text` with every hit replaced.
     pub(crate) fn masked(text: &str) -> String {
         let fields = Fields::new(&Rules::default(), &HashSet::new()).unwrap();
-        let mut hits = Vec::new();
-        Detector::new(HashSet::new()).find(&fields, Field::NONE, text, &mut hits);
+        let mut finds = Finds::default();
+        Detector::new(HashSet::new()).find(&fields, Field::NONE, text, &mut finds);
+        let mut hits = finds.hits;
         settle(text, &mut hits);
         let mut out = String::new();
         let mut at = 0;
         for hit in hits {
             out += &text[at..hit.range.start];
-            out += &hit.replacement;
+            hit.write(text, &mut out);
             at = hit.range.end;
         }
         out + &text[at..]
@@ -171,12 +210,60 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn traits_are_seen_wherever_they_stand() {
+        for length in [0, 1, 31, 32, 33, 64, 100] {
+            for at in 0..length {
+                let mut text = vec![b'x'; length];
+                assert_eq!(Traits::of(&text), Traits::default());
+                for (byte, traits) in [
+                    (b'@', Traits { at: true, ..Traits::default() }),
+                    (b':', Traits { pair: true, ..Traits::default() }),
+                    (b'=', Traits { pair: true, ..Traits::default() }),
+                ] {
+                    text[at] = byte;
+                    assert_eq!(Traits::of(&text), traits, "{length} {at}");
+                }
+                text[at] = b'x';
+                let digits = text[at..].iter_mut().take(FEWEST_DIGITS).map(|b| *b = b'7').count();
+                assert_eq!(Traits::of(&text).digits, digits == FEWEST_DIGITS, "{length} {at}");
+            }
+        }
+        assert!(Traits::of(&[b'1'; 10_000]).digits);
+    }
+
+    proptest! {
+        /// What the gates turn away, no finder would have found anything in.
+        #[test]
+        fn gates_turn_nothing_away_that_a_finder_finds(
+            text in proptest::collection::vec(prop_oneof![
+                "[0-9]{1,19}", "[ .:=@-]", "[A-Za-z]{1,4}", "\\PC{0,3}",
+                proptest::sample::select(vec![
+                    "ssn ", "078-05-1120", "078051120", "4111 1111 1111 1111", "password", "email",
+                    "GB82WEST12345698765432", "NO9386011117947", "@example.org", "Ada King", "dob",
+                ]).prop_map(str::to_owned),
+            ], 0..8).prop_map(|parts| parts.concat()),
+        ) {
+            let fields = Fields::new(&Rules::default(), &HashSet::new()).unwrap();
+            let traits = Traits::of(text.as_bytes());
+            let mut finds = Finds::default();
+            digits::find(&fields, Field::NONE, &text, &mut finds);
+            prop_assert!(traits.digits || (finds.hits.is_empty() && finds.bare_ssns.is_empty()));
+            let mut hits = Vec::new();
+            email::find(&text, &mut hits);
+            prop_assert!(traits.at || hits.is_empty());
+            hits.clear();
+            pairs::find(&fields, &text, &mut hits);
+            prop_assert!(traits.pair || hits.is_empty());
+        }
+    }
+
+    #[test]
     fn crossing_hits_leave_nothing_over() {
-        let hit = |range, class| Hit { range, class, replacement: "x".to_owned() };
+        let hit = |range, class| Hit { range, class, how: How::Email };
         let mut hits = vec![hit(4..9, Class::SSN), hit(0..6, Class::EMAIL), hit(1..2, Class::CARD)];
         settle("abcdefghi-jk", &mut hits);
         assert_eq!(hits.len(), 1);
         assert_eq!(hits[0].range, 0..9);
-        assert_eq!(hits[0].replacement, "[pii.email masked]");
+        assert_eq!((hits[0].class, hits[0].how), (Class::EMAIL, How::Whole));
     }
 }

@@ -42,60 +42,75 @@ pub(super) fn named_a_thing(fields: &Fields, text: &str, at: usize) -> bool {
 
 /// Whether a value says nothing: absent, a yes or no, a placeholder.
 pub(in crate::mask) fn is_trivial(value: &str) -> bool {
-    const WORDS: &[&str] = &[
-        "null",
-        "none",
-        "nil",
-        "n/a",
-        "na",
-        "unknown",
-        "undefined",
-        "true",
-        "false",
-        "yes",
-        "no",
-        "tbd",
-        "empty",
-        "redacted",
-        "masked",
-        "hidden",
-        "required",
-        "optional",
-        "string",
-        "str",
-        "text",
-        "number",
-        "int",
-        "integer",
-        "bool",
-        "boolean",
-        "object",
-        "array",
-        "any",
-        "not set",
-        "unset",
-        "default",
-        "invalid",
-        "valid",
-        "verified",
-        "unverified",
-        "missing",
-        "pending",
-        "active",
-        "inactive",
-        "enabled",
-        "disabled",
-        "date",
-        "email",
-        "uuid",
-        "varchar",
-    ];
     let value = value.trim();
     let mut chars = value.chars();
-    let first = chars.next();
-    let filler = first.is_none_or(|c| !c.is_alphanumeric() || matches!(c, 'x' | 'X'));
-    (filler && chars.all(|c| Some(c) == first))
-        || (value.len() < 12 && WORDS.iter().any(|word| value.eq_ignore_ascii_case(word)))
+    let Some(first) = chars.next() else { return true };
+    if matches!(first, 'x' | 'X') || !first.is_alphanumeric() {
+        return chars.all(|c| c == first);
+    }
+    first.is_ascii_alphabetic() && is_one_of(value, is_trivial_word)
+}
+
+fn is_trivial_word(word: &[u8]) -> bool {
+    matches!(
+        word,
+        b"null"
+            | b"none"
+            | b"nil"
+            | b"n/a"
+            | b"na"
+            | b"unknown"
+            | b"undefined"
+            | b"true"
+            | b"false"
+            | b"yes"
+            | b"no"
+            | b"tbd"
+            | b"empty"
+            | b"redacted"
+            | b"masked"
+            | b"hidden"
+            | b"required"
+            | b"optional"
+            | b"string"
+            | b"str"
+            | b"text"
+            | b"number"
+            | b"int"
+            | b"integer"
+            | b"bool"
+            | b"boolean"
+            | b"object"
+            | b"array"
+            | b"any"
+            | b"not set"
+            | b"unset"
+            | b"default"
+            | b"invalid"
+            | b"valid"
+            | b"verified"
+            | b"unverified"
+            | b"missing"
+            | b"pending"
+            | b"active"
+            | b"inactive"
+            | b"enabled"
+            | b"disabled"
+            | b"date"
+            | b"email"
+            | b"uuid"
+            | b"varchar"
+    )
+}
+
+/// Whether a short word, in lower case, is one of a list's.
+fn is_one_of(word: &str, list: fn(&[u8]) -> bool) -> bool {
+    let mut lower = [0; 10];
+    lower.get_mut(..word.len()).is_some_and(|lower| {
+        lower.copy_from_slice(word.as_bytes());
+        lower.make_ascii_lowercase();
+        list(lower)
+    })
 }
 
 /// Whether a value has the shape of its class, asked where the name alone does not decide.
@@ -170,22 +185,42 @@ fn key_before<'a>(fields: &Fields, text: &'a str, at: usize) -> Option<&'a str> 
     };
     let lead = bytes.get(..unquoted)?;
     let length = lead.iter().rev().take(LONGEST_KEY).take_while(|b| part(b)).count();
-    let key = text.get(unquoted - length..unquoted)?;
+    let key = text.get(unquoted - length..unquoted).filter(|key| !key.is_empty())?;
     if quoted {
-        return Some(key).filter(|key| !key.is_empty());
+        return Some(key);
     }
-    const PARTING: &[&str] = &[
-        "the", "is", "my", "your", "his", "her", "their", "our", "a", "an", "with", "and", "or",
-        "to", "of", "new", "for",
-    ];
     let mut start = key.len();
     for word in key.rsplit(' ').take(3) {
-        if PARTING.iter().any(|parting| word.eq_ignore_ascii_case(parting)) {
+        if is_one_of(word, is_parting) {
             break;
         }
         start = (word.as_ptr().addr()).saturating_sub(key.as_ptr().addr());
     }
     key.get(start..).map(str::trim).filter(|key| !key.is_empty())
+}
+
+/// Words that no name has in it.
+fn is_parting(word: &[u8]) -> bool {
+    matches!(
+        word,
+        b"the"
+            | b"is"
+            | b"my"
+            | b"your"
+            | b"his"
+            | b"her"
+            | b"their"
+            | b"our"
+            | b"a"
+            | b"an"
+            | b"with"
+            | b"and"
+            | b"or"
+            | b"to"
+            | b"of"
+            | b"new"
+            | b"for"
+    )
 }
 
 /// The longest value that is taken.

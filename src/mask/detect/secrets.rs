@@ -3,7 +3,7 @@
 //! One search for the literals that every such key begins with; at each hit the structure is
 //! checked by hand: alphabet, lengths, and GitHub's checksum.
 
-use regex::Regex;
+use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::{Hit, before};
 use crate::mask::class::Class;
@@ -11,22 +11,53 @@ use crate::mask::class::Class;
 /// The search for the beginnings of keys.
 #[derive(Debug)]
 pub(in crate::mask) struct Secrets {
-    /// `None` only if the constant pattern did not compile, which a test rules out.
-    beginnings: Option<Regex>,
+    /// `None` only if the constant literals make no automaton, which a test rules out.
+    beginnings: Option<AhoCorasick>,
 }
 
-/// A pure alternation of literals, for which the engine uses a vectorised literal search.
-const BEGINNINGS: &str = "ghp_|gho_|ghu_|ghs_|ghr_|github_pat_|AKIA|ASIA|ABIA|ACCA|\
-    sk_live_|sk_test_|sk_prod_|rk_live_|rk_test_|rk_prod_|whsec_|\
-    xoxa-|xoxb-|xoxc-|xoxd-|xoxe-|xoxe\\.|xoxo-|xoxp-|xoxr-|xoxs-|xapp-|hooks\\.slack\\.com/|\
-    AIza|GOCSPX-|-----BEGIN ";
+/// What keys begin with; the search for all of them is vectorised.
+const BEGINNINGS: &[&str] = &[
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "AKIA",
+    "ASIA",
+    "ABIA",
+    "ACCA",
+    "sk_live_",
+    "sk_test_",
+    "sk_prod_",
+    "rk_live_",
+    "rk_test_",
+    "rk_prod_",
+    "whsec_",
+    "xoxa-",
+    "xoxb-",
+    "xoxc-",
+    "xoxd-",
+    "xoxe-",
+    "xoxe.",
+    "xoxo-",
+    "xoxp-",
+    "xoxr-",
+    "xoxs-",
+    "xapp-",
+    "hooks.slack.com/",
+    "AIza",
+    "GOCSPX-",
+    "-----BEGIN ",
+];
 
 /// The shortest key.
 const SHORTEST: usize = 16;
 
 impl Secrets {
     pub(super) fn new() -> Self {
-        Self { beginnings: Regex::new(BEGINNINGS).ok() }
+        let mut builder = AhoCorasick::builder();
+        Self { beginnings: builder.match_kind(MatchKind::LeftmostFirst).build(BEGINNINGS).ok() }
     }
 
     pub(super) fn find(&self, text: &str, hits: &mut Vec<Hit>) {
@@ -39,7 +70,8 @@ impl Secrets {
                 continue;
             }
             let Some(key) = text.get(found.start()..) else { continue };
-            if let Some((class, length)) = key_at(text, found.start(), found.as_str(), key) {
+            let Some(literal) = BEGINNINGS.get(found.pattern().as_usize()) else { continue };
+            if let Some((class, length)) = key_at(text, found.start(), literal, key) {
                 let range = found.start()..found.start() + length;
                 done = range.end;
                 hits.extend(Hit::new(text, range, class));

@@ -4,12 +4,14 @@
 //! whose it is (`patient`, `billing`), words behind it must be harmless (`number`, `2`).
 
 mod dictionary;
+mod words;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use self::dictionary::{
     COUNTING, HARMLESS_TOKENS, LIKELY, NEUTRAL, SUFFIXES, SURE, THING, THING_AT_END,
 };
+use self::words::{Lexicon, Words};
 use super::class::Class;
 use super::rules::{Rules, RulesError};
 
@@ -66,52 +68,94 @@ impl Field {
 }
 
 /// The names that the engine knows.
+///
+/// Every key of a message and every word before a `:` or `=` is asked for, so resolving a name
+/// allocates nothing and seldom hashes; there is no cache that hostile names could fill.
 #[derive(Debug)]
 pub(super) struct Fields {
-    names: HashMap<String, (Class, Strength)>,
-    keep: HashSet<String>,
+    names: Lexicon<(Class, Strength)>,
+    keep: Lexicon<()>,
+    kinds: Lexicon<Kinds>,
+    parts: Lexicon<Part>,
     /// Bit `b` of entry `a`: some name, or harmless suffix, ends in the letters `a b`.
     endings: [u32; 32],
 }
 
+/// What a single word does to the name that it stands in: a set of the following.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kinds(u8);
+
+impl Kinds {
+    const SUFFIX: Self = Self(1);
+    const COUNTING: Self = Self(2);
+    const HARMLESS_TOKEN: Self = Self(4);
+    const THING: Self = Self(8);
+    const THING_AT_END: Self = Self(16);
+    const ALL: [(Self, &[&str]); 5] = [
+        (Self::SUFFIX, SUFFIXES),
+        (Self::COUNTING, COUNTING),
+        (Self::HARMLESS_TOKEN, HARMLESS_TOKENS),
+        (Self::THING, THING),
+        (Self::THING_AT_END, THING_AT_END),
+    ];
+
+    fn has(self, kind: Self) -> bool {
+        self.0 & kind.0 != 0
+    }
+}
+
 /// Longer names than this are prose, not names.
 const LONGEST_NAME: usize = 80;
-const MOST_WORDS: usize = 10;
 
 impl Fields {
     pub(super) fn new(rules: &Rules, off: &HashSet<Class>) -> Result<Self, RulesError> {
-        let mut names = HashMap::new();
+        let mut names = Lexicon::default();
         for (table, strength) in [(LIKELY, Strength::Likely), (SURE, Strength::Sure)] {
             for (class, entries) in table.iter().filter(|(class, _)| !off.contains(class)) {
-                names.extend(entries.iter().map(|name| ((*name).to_owned(), (*class, strength))));
+                for name in *entries {
+                    names.insert(name.as_bytes(), (*class, strength));
+                }
             }
         }
         let mut extra = HashSet::new();
         for (class, name) in rules.extra()? {
             let compact = compact_name("fields", name)?;
-            extra.insert(compact.clone());
             if !off.contains(&class) {
-                names.insert(compact, (class, Strength::Sure));
+                names.insert(&compact, (class, Strength::Sure));
             }
+            extra.insert(compact);
         }
-        let mut keep = HashSet::new();
+        let mut keep = Lexicon::default();
         for name in &rules.keep {
             let compact = compact_name("keep", name)?;
             if extra.contains(&compact) {
                 return Err(RulesError::KeptAndMasked { name: name.clone() });
             }
-            keep.insert(compact);
+            keep.insert(&compact, ());
+        }
+        let mut kinds = Lexicon::default();
+        for (kind, words) in Kinds::ALL {
+            for word in words {
+                let before: Kinds = kinds.get(word.as_bytes()).copied().unwrap_or_default();
+                kinds.insert(word.as_bytes(), Kinds(before.0 | kind.0));
+            }
+        }
+        let mut parts = Lexicon::default();
+        for (part, words) in PARTS.iter().chain([&(Part::Neutral, NEUTRAL)]).rev() {
+            for word in *words {
+                parts.insert(word.as_bytes(), *part);
+            }
         }
         let mut endings = [0; 32];
-        let known = names.keys().map(String::as_str).chain(SUFFIXES.iter().copied());
-        for name in known.chain(keep.iter().map(String::as_str)) {
-            let (before, last) = ending(name.as_bytes());
+        let known = names.words().chain(SUFFIXES.iter().map(|word| word.as_bytes()));
+        for name in known.chain(keep.words()) {
+            let (before, last) = ending(name);
             set_ending(&mut endings, before, last);
             // The plural.
             set_ending(&mut endings, last, b's');
             set_ending(&mut endings, b'e', b's');
         }
-        Ok(Self { names, keep, endings })
+        Ok(Self { names, keep, kinds, parts, endings })
     }
 
     /// What `name` says.
@@ -119,17 +163,17 @@ impl Fields {
         if name.is_empty() || name.len() > LONGEST_NAME {
             return Field::NONE;
         }
-        let words = words(name);
-        let compact = words.concat();
-        if self.keep.contains(&compact) {
+        let words = Words::of(name);
+        let compact = words.joined(0, words.count());
+        if self.keep.get(compact).is_some() {
             return Field { veto: true, ..Field::NONE };
         }
         let rule = self.rule(&words);
-        let is = |list: &[&str], word: &String| list.contains(&word.as_str());
+        let is = |at: usize, kind: Kinds| self.kind(words.word(at)).has(kind);
+        let last = words.count().saturating_sub(1);
         let veto = rule.is_none()
-            && (words.iter().any(|word| is(THING, word))
-                || words.last().is_some_and(|word| is(THING_AT_END, word)));
-        Field { rule, veto, part: part(&compact) }
+            && ((0..words.count()).any(|at| is(at, Kinds::THING)) || is(last, Kinds::THING_AT_END));
+        Field { rule, veto, part: self.parts.get(compact).copied().unwrap_or_default() }
     }
 
     /// A cheap test that says no to most text that no name ends with.
@@ -147,65 +191,63 @@ impl Fields {
             .is_some_and(|bits| bits & (1 << (last & 31)) != 0)
     }
 
-    fn rule(&self, words: &[String]) -> Option<(Class, Strength)> {
-        let mut joined = String::new();
-        for end in (1..=words.len()).rev() {
+    fn rule(&self, words: &Words) -> Option<(Class, Strength)> {
+        let is = |at: usize, kind: Kinds| self.kind(words.word(at)).has(kind);
+        for end in (1..=words.count()).rev() {
             for start in 0..end {
-                joined.clear();
-                for word in words.get(start..end)? {
-                    joined.push_str(word);
-                }
-                let Some(&(class, strength)) = self.lookup(&joined) else { continue };
-                let before = words.get(..start)?;
-                let behind = words.get(end..)?;
-                let ends = before.first().into_iter().chain(before.last());
-                let counting = ends.into_iter().any(|word| COUNTING.contains(&word.as_str()));
-                let harmless = joined.ends_with("token")
-                    && words.iter().any(|word| HARMLESS_TOKENS.contains(&word.as_str()));
+                let joined = words.joined(start, end);
+                let Some(&(class, strength)) = self.lookup(joined) else { continue };
+                let counting =
+                    start > 0 && (is(0, Kinds::COUNTING) || is(start - 1, Kinds::COUNTING));
+                let harmless = joined.ends_with(b"token")
+                    && (0..words.count()).any(|at| is(at, Kinds::HARMLESS_TOKEN));
                 // A digest of a password still serves for guessing it; a digest of anything else
                 // is an opaque id.
-                let hash = behind.iter().any(|word| word == "hash") && class != Class::PASSWORD;
+                let hash = class != Class::PASSWORD
+                    && (end..words.count()).any(|at| words.word(at) == b"hash");
                 if counting || harmless || hash {
                     return None;
                 }
                 return Some((class, strength));
             }
-            if !words.get(end - 1).is_some_and(|word| SUFFIXES.contains(&word.as_str())) {
+            if !is(end - 1, Kinds::SUFFIX) {
                 return None;
             }
         }
         None
     }
 
-    fn lookup(&self, joined: &str) -> Option<&(Class, Strength)> {
+    fn kind(&self, word: &[u8]) -> Kinds {
+        self.kinds.get(word).copied().unwrap_or_default()
+    }
+
+    fn lookup(&self, joined: &[u8]) -> Option<&(Class, Strength)> {
         self.names.get(joined).or_else(|| {
             // `tokens` are counted words of a language model, not secrets.
-            let singular = joined.strip_suffix('s').filter(|name| !name.ends_with("token"))?;
+            let singular = joined.strip_suffix(b"s").filter(|name| !name.ends_with(b"token"))?;
             let found = self.names.get(singular);
-            found.or_else(|| self.names.get(singular.strip_suffix('e')?))
+            found.or_else(|| self.names.get(singular.strip_suffix(b"e")?))
         })
     }
 }
 
-fn compact_name(place: &'static str, name: &str) -> Result<String, RulesError> {
-    let compact = words(name).concat();
+fn compact_name(place: &'static str, name: &str) -> Result<Vec<u8>, RulesError> {
+    let words = Words::of(name);
+    let compact = words.joined(0, words.count());
     if compact.is_empty() {
         return Err(RulesError::EmptyName { place, name: name.to_owned() });
     }
-    Ok(compact)
+    Ok(compact.to_vec())
 }
 
-fn part(compact: &str) -> Part {
-    match compact {
-        "columns" | "fields" | "headers" | "header" | "columnnames" | "cols" => Part::Columns,
-        "rows" | "data" | "values" | "records" | "results" => Part::Rows,
-        "name" | "names" => Part::Name,
-        "key" | "field" | "column" | "attribute" | "property" | "label" => Part::Key,
-        "value" | "val" => Part::Value,
-        other if NEUTRAL.contains(&other) => Part::Neutral,
-        _ => Part::Plain,
-    }
-}
+/// The names that play a part among their siblings.
+const PARTS: &[(Part, &[&str])] = &[
+    (Part::Columns, &["columns", "fields", "headers", "header", "columnnames", "cols"]),
+    (Part::Rows, &["rows", "data", "values", "records", "results"]),
+    (Part::Name, &["name", "names"]),
+    (Part::Key, &["key", "field", "column", "attribute", "property", "label"]),
+    (Part::Value, &["value", "val"]),
+];
 
 /// The last two letters of a name, lower-cased; digits and separators as they are.
 fn ending(text: &[u8]) -> (u8, u8) {
@@ -220,32 +262,6 @@ fn set_ending(endings: &mut [u32; 32], before: u8, last: u8) {
     if let Some(bits) = endings.get_mut(usize::from(before & 31)) {
         *bits |= 1 << (last & 31);
     }
-}
-
-/// Cuts a name into lower-case words at separators, case changes and digits.
-fn words(name: &str) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    let mut word = String::new();
-    let mut previous = ' ';
-    let mut rest = name.chars().peekable();
-    while let Some(character) = rest.next() {
-        let lower_next = rest.peek().is_some_and(|next| next.is_lowercase());
-        let cut = character.is_numeric() != previous.is_numeric()
-            || (character.is_uppercase()
-                && (previous.is_lowercase() || (previous.is_uppercase() && lower_next)));
-        if (cut || !character.is_alphanumeric()) && !word.is_empty() {
-            words.push(std::mem::take(&mut word));
-        }
-        if character.is_alphanumeric() {
-            word.extend(character.to_lowercase());
-        }
-        previous = character;
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    // What a name holds stands at its end.
-    words.split_off(words.len().saturating_sub(MOST_WORDS))
 }
 
 #[cfg(test)]

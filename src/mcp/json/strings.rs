@@ -6,6 +6,7 @@ use super::byte;
 
 /// Reads the escape that `raw` begins with: its character and its length in bytes. A surrogate
 /// pair is one escape; half of one is none.
+#[inline]
 pub(super) fn read_escape(raw: &[u8]) -> Option<(char, usize)> {
     let short = match byte(raw, 1) {
         b'"' => '"',
@@ -35,21 +36,46 @@ pub(super) fn read_escape(raw: &[u8]) -> Option<(char, usize)> {
     Some((short, 2))
 }
 
+/// Where the plain text that begins at `from` ends: at the first quote, backslash or control
+/// character, or with the bytes. Eight bytes are looked at at a time.
+#[inline]
+pub(super) fn plain_end(bytes: &[u8], from: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    // The high bit of each byte of `word` below `bound`. Bits above the first can be wrong.
+    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGH;
+    let (blocks, rest) = bytes.get(from..).unwrap_or_default().as_chunks::<8>();
+    for (at, block) in (from..).step_by(8).zip(blocks) {
+        let word = u64::from_le_bytes(*block);
+        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let stops = quote | backslash | below(word, b' ');
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
+        }
+    }
+    let stop = |b: &u8| matches!(b, b'"' | b'\\') || *b < b' ';
+    let rest_start = bytes.len() - rest.len();
+    rest_start + rest.iter().position(stop).unwrap_or(rest.len())
+}
+
 /// What a string with escapes says, and where each part of that stands in its raw form.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Unescaped {
     text: String,
     escapes: Vec<Escape>,
+    /// How many escapes' characters begin before each multiple of [`BLOCK`] but the first.
+    blocks: Vec<u32>,
 }
+
+const BLOCK: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
 struct Escape {
     /// Where its character begins in the text.
-    text: usize,
-    /// Where it begins in the raw form.
-    raw: usize,
-    text_len: u8,
-    raw_len: u8,
+    text: u32,
+    /// How much further on in the raw form its end stands than in the text.
+    shift: u32,
 }
 
 impl Unescaped {
@@ -61,47 +87,71 @@ impl Unescaped {
     /// Where a range of the text stands in the raw form. A range that would cut a character in
     /// two is widened to the whole of it.
     pub fn to_raw(&self, range: &Range<usize>) -> Range<usize> {
-        self.raw_offset(range.start, false)..self.raw_offset(range.end, true)
+        let start = self.escapes_before(range.start);
+        let end = match self.escapes.get(start) {
+            Some(next) if (next.text as usize) < range.end => self.escapes_before(range.end),
+            _ => start,
+        };
+        self.raw_offset(range.start, start, false)..self.raw_offset(range.end, end, true)
     }
 
-    fn raw_offset(&self, at: usize, is_end: bool) -> usize {
-        let before = self.escapes.partition_point(|escape| escape.text < at);
-        match before.checked_sub(1).and_then(|last| self.escapes.get(last)) {
-            None => at,
-            Some(escape) => {
-                let text_end = escape.text + usize::from(escape.text_len);
-                let raw_end = escape.raw + usize::from(escape.raw_len);
-                match at.checked_sub(text_end) {
-                    Some(past) => raw_end + past,
-                    None if is_end => raw_end,
-                    None => escape.raw,
-                }
-            }
+    /// How many escapes' characters begin before `at`.
+    fn escapes_before(&self, at: usize) -> usize {
+        let count = |block: usize| match block.checked_sub(1) {
+            Some(block) => self.blocks.get(block).map_or(self.escapes.len(), |at| *at as usize),
+            None => 0,
+        };
+        let (first, last) = (count(at / BLOCK), count(at / BLOCK + 1));
+        let near = self.escapes.get(first..last).unwrap_or_default();
+        first + near.partition_point(|escape| (escape.text as usize) < at)
+    }
+
+    /// Where the text's byte `at`, with so many escapes before it, stands in the raw form.
+    fn raw_offset(&self, at: usize, before: usize, is_end: bool) -> usize {
+        let shift = |count: usize| {
+            let last = count.checked_sub(1).and_then(|last| self.escapes.get(last));
+            last.map_or(0, |escape| escape.shift as usize)
+        };
+        let last = before.checked_sub(1).and_then(|last| self.escapes.get(last));
+        let Some(last) = last else { return at };
+        let start = last.text as usize;
+        let character = self.text.get(start..).and_then(|rest| rest.chars().next());
+        let end = start + character.map_or(0, char::len_utf8);
+        match (at < end, is_end) {
+            (false, _) => at + shift(before),
+            (true, true) => end + shift(before),
+            (true, false) => start + shift(before - 1),
         }
     }
 }
 
 /// Reads the inside of a JSON string (without its quotes). `None` if an escape in it is
-/// malformed, which cannot be in what [`Walker`](super::Walker) handed out.
+/// malformed, which cannot be in what [`Walker`](super::Walker) handed out, or if it has 4 GiB.
 pub fn unescape(raw: &str) -> Option<Unescaped> {
-    let mut text = String::with_capacity(raw.len());
-    let mut escapes = Vec::new();
+    let mut read = Unescaped { text: String::with_capacity(raw.len()), ..Unescaped::default() };
+    let bytes = raw.as_bytes();
     let mut at = 0;
-    while let Some(step) = memchr::memchr(b'\\', raw.as_bytes().get(at..)?) {
-        text.push_str(raw.get(at..at + step)?);
-        at += step;
-        let (character, length) = read_escape(raw.as_bytes().get(at..)?)?;
-        escapes.push(Escape {
-            text: text.len(),
-            raw: at,
-            text_len: u8::try_from(character.len_utf8()).ok()?,
-            raw_len: u8::try_from(length).ok()?,
-        });
-        text.push(character);
+    loop {
+        let plain = at;
+        at = plain_end(bytes, at);
+        while bytes.get(at).is_some_and(|b| *b != b'\\') {
+            at = plain_end(bytes, at + 1);
+        }
+        read.text.push_str(raw.get(plain..at)?);
+        if at == bytes.len() {
+            break;
+        }
+        let (character, length) = read_escape(bytes.get(at..)?)?;
+        let text = read.text.len();
+        while (read.blocks.len() + 1) * BLOCK <= text {
+            read.blocks.push(u32::try_from(read.escapes.len()).ok()?);
+        }
+        read.text.push(character);
         at += length;
+        let shift = u32::try_from(at - read.text.len()).ok()?;
+        read.escapes.push(Escape { text: u32::try_from(text).ok()?, shift });
     }
-    text.push_str(raw.get(at..)?);
-    Some(Unescaped { text, escapes })
+    Some(read)
 }
 
 /// Writes `text` as the inside of a JSON string (without quotes).

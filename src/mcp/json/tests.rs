@@ -100,7 +100,21 @@ proptest! {
     }
 
     #[test]
-    fn escape_is_undone_by_unescape(text in any::<String>()) {
+    fn plain_text_ends_where_a_byte_by_byte_look_says(
+        bytes in proptest::collection::vec(
+            prop_oneof![4 => any::<u8>(), 8 => 0x20u8..0x80, 1 => Just(b'"'), 1 => Just(b'!')], 0..40,
+        ),
+        from in 0usize..42,
+    ) {
+        let from = from.min(bytes.len());
+        let stop = |b: &u8| matches!(b, b'"' | b'\\') || *b < b' ';
+        let expected = bytes[from..].iter().position(stop).map_or(bytes.len(), |at| from + at);
+        prop_assert_eq!(plain_end(&bytes, from), expected);
+    }
+
+    #[test]
+    fn escape_is_undone_by_unescape(text in any::<String>(), times in 1usize..20) {
+        let text = text.repeat(times);
         let raw = escape(&text);
         let read = unescape(&raw).unwrap();
         prop_assert_eq!(read.text(), text.as_str());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::mcp::{Limits, Message, Origin};
-use crate::policy::Act;
+use crate::mcp::{Era, Limits, Message, Origin};
+use crate::policy::{Act, Transport, Way};
 use crate::types::{CallId, Identity, SessionId, SubjectId};
 
 const POLICIES: &str = r#"
@@ -58,7 +58,7 @@ fn call_by(subject: &Arc<Subject>, json: &str) -> Call {
         SessionId::generate().unwrap(),
         Arc::clone(subject),
         "crm".parse().unwrap(),
-        Direction::ClientToServer,
+        Way { direction: Direction::ClientToServer, era: Era::Legacy, transport: Transport::Http },
         Act::Message(message),
     )
     .unwrap()

@@ -20,6 +20,12 @@ pub enum Client {
     TypeScript1,
     /// The TypeScript SDK, version 2, newest protocol that the server speaks.
     TypeScript2,
+    /// The Python SDK, whose user is asked and goes on.
+    PythonAsked,
+    /// The Python SDK, whose user is asked and declines.
+    PythonDeclines,
+    /// The TypeScript SDK, version 2, whose user is asked and goes on.
+    TypeScript2Asked,
     /// The MCP Inspector on the command line.
     Inspector,
 }
@@ -44,6 +50,8 @@ pub struct Seen {
     pub result: Value,
     /// The progress that was reported on the way.
     pub progress: Vec<Value>,
+    /// What its user was asked.
+    pub asked: Vec<Value>,
 }
 
 /// An error of the protocol, as a client reports it.
@@ -69,7 +77,7 @@ impl Seen {
 }
 
 impl Client {
-    /// Every client.
+    /// Every client, as it comes.
     pub const ALL: [Self; 5] =
         [Self::Python, Self::PythonLegacy, Self::TypeScript1, Self::TypeScript2, Self::Inspector];
 
@@ -115,13 +123,22 @@ impl Client {
         }
         let parts = world.parts();
         let (program, script, mode) = match self {
-            Self::Python => (parts.python()?, "client.py", "auto"),
+            Self::Python | Self::PythonAsked | Self::PythonDeclines => {
+                (parts.python()?, "client.py", "auto")
+            }
             Self::PythonLegacy => (parts.python()?, "client.py", "legacy"),
             Self::TypeScript1 => (parts.node()?, "client.mjs", "v1"),
-            Self::TypeScript2 | Self::Inspector => (parts.node()?, "client.mjs", "v2"),
+            Self::TypeScript2 | Self::TypeScript2Asked | Self::Inspector => {
+                (parts.node()?, "client.mjs", "v2")
+            }
         };
         let mut command = world.command(program)?;
         command.env("MCPX_HOME", home).env("CLIENT_PROGRESS", "1");
+        match self {
+            Self::PythonAsked | Self::TypeScript2Asked => command.env("CLIENT_ANSWERS", "accept"),
+            Self::PythonDeclines => command.env("CLIENT_ANSWERS", "decline"),
+            _ => &mut command,
+        };
         command.arg(parts.script(script)).args([mode, tool, &arguments.to_string()]);
         match target {
             Target::Url(url) => command.arg(url),
@@ -162,6 +179,7 @@ impl Calling {
                 tools: tools.map(str::to_owned).collect(),
                 result: printed,
                 progress: vec![],
+                asked: vec![],
             });
         }
         let list = |name: &str| printed[name].as_array().cloned().unwrap_or_default();
@@ -170,6 +188,7 @@ impl Calling {
             tools: list("tools").iter().filter_map(|t| t.as_str()).map(str::to_owned).collect(),
             result: printed["result"].clone(),
             progress: list("progress"),
+            asked: list("asked"),
         })
     }
 }

@@ -156,6 +156,13 @@ async def progress(ctx, _params) -> dict[str, Any]:
     return content(text("three steps were reported"))
 
 
+async def slow(ctx, _params) -> dict[str, Any]:
+    """Says that it has begun, and takes long enough to be cancelled."""
+    await ctx.session.report_progress(0, 100, "begun")
+    await asyncio.sleep(30)
+    return content(text("nobody cancelled"))
+
+
 async def reconnection(ctx, _params) -> dict[str, Any]:
     """Drops its stream in the middle; the client fetches the rest with Last-Event-ID."""
     await log(ctx, "before the stream ends")
@@ -288,6 +295,7 @@ TOOLS: dict[str, Any] = {
     "test_tool_with_logging": logging,
     "test_tool_with_progress": progress,
     "test_reconnection": reconnection,
+    "test_slow": slow,
     "test_sampling": (sampling, schema(prompt=STRING)),
     "test_elicitation": (elicit(None, USER), schema(message=STRING)),
     "test_elicitation_sep1034_defaults": elicit("Who are you?", DEFAULTS),

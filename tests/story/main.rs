@@ -26,6 +26,7 @@ mod disk;
 mod hostile;
 mod keyring;
 mod login;
+mod matrix;
 mod refused;
 mod servers;
 mod serving;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ("serving", serving::STORIES),
         ("clients", clients::STORIES),
         ("conformance", conformance::STORIES),
+        ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),

@@ -28,6 +28,7 @@ mod keyring;
 mod login;
 mod matrix;
 mod refused;
+mod scenarios;
 mod servers;
 mod serving;
 mod support;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("serving", serving::STORIES),
         ("clients", clients::STORIES),
         ("conformance", conformance::STORIES),
+        ("scenarios", scenarios::STORIES),
         ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),

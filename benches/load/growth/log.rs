@@ -169,7 +169,7 @@ impl Written {
                 upstream_status: Some(200),
                 last: true,
             };
-            return Entry { record, body: Some(vec![b'r'; 250]) };
+            return Entry { record, body: Some(vec![b'r'; 250].into()) };
         }
         let call = CallId::generate().expect("randomness");
         self.call = Some(call.clone());
@@ -187,7 +187,7 @@ impl Written {
             policy: "0".repeat(64),
             forwarded: true,
         };
-        Entry { record, body: Some(vec![b'c'; 250]) }
+        Entry { record, body: Some(vec![b'c'; 250].into()) }
     }
 }
 

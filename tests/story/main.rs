@@ -28,9 +28,11 @@ mod hidden;
 mod hostile;
 mod keyring;
 mod login;
+mod matrix;
 mod mediation;
 mod pairs;
 mod refused;
+mod scenarios;
 mod servers;
 mod serving;
 mod smuggle;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
         ("clients", clients::STORIES),
         ("conformance", conformance::STORIES),
         ("pairs", pairs::STORIES),
+        ("scenarios", scenarios::STORIES),
+        ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),

@@ -13,6 +13,7 @@ pub mod raw;
 pub mod relay;
 pub mod runner;
 pub mod site;
+pub mod tap;
 pub mod wait;
 pub mod world;
 

@@ -472,6 +472,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_is_refused_fails_one_request_and_no_strangers() {
+        let whom = |desk: &mut Desk, raw: &'static str| match desk.refused(&raw.into()) {
+            Some((Recipient::Request(id), _)) => Some(id.as_json().to_owned()),
+            _ => None,
+        };
+        let mut desk = Desk::default();
+        let _inlets = [1, 2, 3].map(|id| ask(&mut desk, id, "tools/call", json!({})));
+        let named = r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#;
+        assert_eq!(whom(&mut desk, named).as_deref(), Some("1"));
+        assert_eq!(whom(&mut desk, "{\"jsonrpc").as_deref(), Some("3"), "the newest");
+        assert_eq!(whom(&mut desk, named).as_deref(), Some("2"), "what is left");
+        assert_eq!(whom(&mut desk, named), None);
+
+        let mut desk = Desk::shared();
+        let _inlet = ask(&mut desk, 7, "tools/call", json!({}));
+        assert_eq!(whom(&mut desk, "{\"jsonrpc"), None, "it may be anybody's");
+        assert_eq!(whom(&mut desk, named).as_deref(), Some("1"), "our number names it");
+    }
+
+    #[test]
     fn what_waited_comes_first_and_the_oldest_goes() {
         let mut desk = Desk::default();
         for number in 0..=BACKLOG {

@@ -102,7 +102,10 @@ impl SseUpstream {
             return Ok(match answer? {
                 Said::Accepted => empty(StatusCode::ACCEPTED),
                 Said::Nothing => stream_end(),
-                Said::First(first, inbox) => begun(first, false, EventSource::Inbox(inbox)),
+                Said::First(first) => {
+                    let (first, inbox) = *first;
+                    begun(first, false, EventSource::Inbox(inbox))
+                }
             });
         }
         // The gateway has seen to it that header and body name the same version.
@@ -112,7 +115,7 @@ impl SseUpstream {
         }
         let session = self.open().await?;
         let (first, inbox) = match self.exchange(&session, message, caller).await? {
-            Said::First(first, inbox) => (first, inbox),
+            Said::First(first) => *first,
             Said::Accepted => return Ok(empty(StatusCode::ACCEPTED)),
             Said::Nothing => return Ok(stream_end()),
         };
@@ -154,7 +157,7 @@ impl SseUpstream {
             }
         };
         Ok(match first.transpose()? {
-            Some(first) => Said::First(first, inbox),
+            Some(first) => Said::First(Box::new((first, inbox))),
             None => Said::Nothing,
         })
     }
@@ -269,7 +272,7 @@ enum Said {
     /// That it has it: nothing more is owed for a notification or a response.
     Accepted,
     /// The first message that a request brings, and where the others will come.
-    First(Incoming, Inbox),
+    First(Box<(Incoming, Inbox)>),
     /// Nothing any more, since the request was cancelled.
     Nothing,
 }

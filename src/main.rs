@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = mcpx::cli::sandbox::run(std::env::args_os()) {
+        return code;
+    }
     match mcpx::cli::parse(std::env::args_os()) {
         Ok(cli) => {
             // Two crates in the tree could each bring a TLS provider; the choice is made here,

@@ -13,26 +13,38 @@ pub struct Line {
     pub target: String,
     pub figure: String,
     pub met: bool,
+    /// Whether the figure cannot be: something else ran while it was taken.
+    void: bool,
 }
 
 impl Line {
     pub fn at_most(what: impl Into<String>, limit: f64, figure: f64, unit: &str) -> Self {
         let target = format!("at most {limit}{unit}");
         let figure_text = format!("{figure:.2}{unit}");
-        Self { what: what.into(), target, figure: figure_text, met: figure <= limit }
+        Self {
+            what: what.into(),
+            target,
+            figure: figure_text,
+            met: figure <= limit,
+            void: figure < 0.0,
+        }
     }
 
     fn at_least(what: impl Into<String>, limit: f64, figure: f64, unit: &str) -> Self {
         let target = format!("at least {limit}{unit}");
         let figure_text = format!("{figure:.3}{unit}");
-        Self { what: what.into(), target, figure: figure_text, met: figure >= limit }
+        Self { what: what.into(), target, figure: figure_text, met: figure >= limit, void: false }
     }
 }
 
 pub fn print(lines: &[Line]) {
     let mut table = markdown(&["target", "wanted", "measured", ""]);
     for line in lines {
-        let met = if line.met { "met" } else { "missed" };
+        let met = match line {
+            Line { void: true, .. } => "says nothing",
+            Line { met: true, .. } => "met",
+            _ => "missed",
+        };
         table.add_row([line.what.as_str(), &line.target, &line.figure, met]);
     }
     right(&mut table, 1);

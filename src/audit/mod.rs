@@ -64,7 +64,7 @@ pub use leaf::{Commitment, Leaf, LeafError, MAX_LEAF};
 pub use log::{OpenError, Opened};
 pub use note::{Checkpoint, NoteError, SignedCheckpoint, VerifierKey};
 pub use reader::{BodyLocation, Committed, Entries, ReadError, Reader};
-pub use record::{Outcome, Record, RefusalStage, Shape, Verdict};
+pub use record::{Confinement, Outcome, Record, RefusalStage, Shape, Verdict};
 pub use recorder::{Durable, Entry, Evidence, RecordError, Recorder};
 pub use tile::{Tile, TileKind};
 pub use tree::Hash;

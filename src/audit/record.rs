@@ -209,6 +209,68 @@ pub enum Record {
         /// Who accepted it.
         by: SubjectId,
     },
+    /// A child process of an MCP server was started. What its sandbox lacks is in the body.
+    ChildStarted {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// The operating system's number for the process.
+        process: u32,
+        /// The session that it works for; none for one that all share.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<SessionId>,
+        /// How much of its sandbox the kernel holds it to.
+        sandbox: Confinement,
+        /// The version of Landlock's interface that is in force, if it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        landlock: Option<u32>,
+    },
+    /// A child process ended.
+    ChildEnded {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// The process.
+        process: u32,
+        /// Its session, if it worked for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<SessionId>,
+        /// Whether it was asked to; if not, it died.
+        asked: bool,
+        /// Its exit code, if it had one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<i32>,
+        /// The signal that ended it, if one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<i32>,
+    },
+    /// A child process wrote to its standard error. The masked text is in the body.
+    ChildStderr {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// The process.
+        process: u32,
+        /// Its session, if it works for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<SessionId>,
+        /// How many lines the body has.
+        lines: u32,
+        /// How many more were written than are kept.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        dropped: u64,
+    },
+    /// Messages of a child process went to nobody.
+    ChildDropped {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// The process.
+        process: u32,
+        /// Its session, if it works for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<SessionId>,
+        /// A word of ours for why.
+        code: String,
+        /// How many.
+        count: u64,
+    },
     /// Somebody read a session's recorded bodies.
     Viewed {
         /// The session.
@@ -233,6 +295,24 @@ impl Record {
         }
         self
     }
+}
+
+/// How much of a child's sandbox the kernel holds it to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confinement {
+    /// None was asked for.
+    Off,
+    /// One was asked for, and nothing of it is held.
+    None,
+    /// A part.
+    Partial,
+    /// All of it.
+    Full,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How far somebody came before being turned away.
@@ -343,6 +423,12 @@ mod tests {
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"pinned","connection":"crm","hash":"00ff","body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"quarantined","connection":"crm","hash":"00ff","accepted":"11ee","code":"changed"}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"accepted","connection":"crm","hash":"00ff","by":"sub_0000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_started","connection":"crm","process":7,"session":"ses_0000000000000000","sandbox":"partial","landlock":3,"body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_started","connection":"crm","process":7,"sandbox":"off"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_ended","connection":"crm","process":7,"session":"ses_0000000000000000","asked":false,"exit":3}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_ended","connection":"crm","process":7,"asked":true,"signal":9}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_stderr","connection":"crm","process":7,"session":"ses_0000000000000000","lines":2,"dropped":9,"body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_dropped","connection":"crm","process":7,"code":"no_owner","count":4}"#,
     ];
 
     #[test]
@@ -374,10 +460,14 @@ mod tests {
             Record::Pinned { .. } => 16,
             Record::Quarantined { .. } => 17,
             Record::Accepted { .. } => 18,
+            Record::ChildStarted { .. } => 19,
+            Record::ChildEnded { .. } => 20,
+            Record::ChildStderr { .. } => 21,
+            Record::ChildDropped { .. } => 22,
         };
         let seen: std::collections::BTreeSet<usize> =
             STORED.iter().map(|l| name(&Leaf::decode(l.as_bytes()).unwrap().record)).collect();
-        assert_eq!(seen.len(), 19);
+        assert_eq!(seen.len(), 23);
     }
 
     #[test]

@@ -224,6 +224,18 @@ pub struct EventInfo {
     /// How it ended.
     #[serde(default)]
     pub outcome: Option<String>,
+    /// Of a child process: how many lines of its stderr are kept.
+    #[serde(default)]
+    pub lines: Option<u64>,
+    /// Of a child process: how many more lines it wrote.
+    #[serde(default)]
+    pub dropped: Option<u64>,
+    /// Of a child process: whether it was asked to end.
+    #[serde(default)]
+    pub asked: Option<bool>,
+    /// Of a child process: how much of its sandbox is in force.
+    #[serde(default)]
+    pub sandbox: Option<String>,
     /// How many values of which class were masked.
     #[serde(default)]
     pub findings: BTreeMap<String, u64>,

@@ -20,6 +20,7 @@ pub mod ls;
 pub mod policy;
 pub mod replay;
 pub mod revoke;
+pub mod sandbox;
 pub mod serve;
 pub mod sessions;
 pub mod status;

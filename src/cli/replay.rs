@@ -92,7 +92,12 @@ fn render(record: &SessionRecord, full: bool) -> Vec<String> {
             }
             // Told in their call's line.
             "response" | "orphaned" | "approval_used" if event.call.is_some() => {}
-            _ => lines.push(other_line(event)),
+            kind => {
+                lines.push(other_line(event));
+                if full && kind == "child_stderr" {
+                    lines.extend(stderr(event));
+                }
+            }
         }
     }
     lines.push(footer(record));
@@ -150,7 +155,21 @@ fn call_line(call: &EventInfo, later: &[&EventInfo]) -> String {
 }
 
 fn other_line(event: &EventInfo) -> String {
-    let mut text = event.kind.replace('_', " ");
+    let mut text = match event.kind.as_str() {
+        "child_started" => match event.sandbox.as_deref() {
+            None | Some("off") => "the server was started".to_owned(),
+            Some(level) => format!("the server was started, sandbox {level}"),
+        },
+        "child_ended" if event.asked == Some(true) => "the server was ended".to_owned(),
+        "child_ended" => "the server died".to_owned(),
+        "child_stderr" => {
+            let count = event.lines.unwrap_or_default();
+            let more = event.dropped.map(|more| format!(", {more} more not kept"));
+            let lines = if count == 1 { "line" } else { "lines" };
+            format!("{count} {lines} on stderr{}", more.unwrap_or_default())
+        }
+        kind => kind.replace('_', " "),
+    };
     if !event.rules.is_empty() {
         text.push_str(&format!(" ({})", event.rules.join(", ")));
     }
@@ -169,6 +188,17 @@ fn other_line(event: &EventInfo) -> String {
         };
     }
     format!("{}  {}", time(event), styled(FAINT, &format!("· {}", clean(&text))))
+}
+
+/// What a server wrote to its stderr.
+fn stderr(event: &EventInfo) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        text: String,
+    }
+    let body = event.body.as_ref().and_then(|body| serde_json::from_str::<Body>(body.get()).ok());
+    let text = body.map(|body| clean_lines(&body.text)).unwrap_or_default();
+    text.lines().map(|line| format!("    {line}")).collect()
 }
 
 fn approver(approval: &EventApproval) -> Option<&str> {
@@ -241,6 +271,8 @@ mod tests {
                 {"index": 8, "at": "2026-01-01T10:00:02Z", "kind": "call", "call": "c4",
                  "method": "ping", "decision": "allow"},
                 {"index": 9, "at": "2026-01-01T10:00:03Z", "kind": "orphaned", "call": "c4"},
+                {"index": 9, "at": "2026-01-01T10:00:03Z", "kind": "child_stderr", "process": 7,
+                 "lines": 2, "dropped": 3, "body": {"text": "one\u{1b}[2J\ntwo"}},
             ],
             "checkpoint": "log\n12\nroot=\n\n— log sig\n",
         }))
@@ -262,6 +294,7 @@ mod tests {
                 "10:00:01  →  tools/call drop  deny  by no-ddl",
                 "10:00:01  · approval requested (big)",
                 "10:00:02  →  ping  allow  outcome unknown",
+                "10:00:03  · 2 lines on stderr, 3 more not kept",
                 "records 4 to 9 of the log, under a checkpoint of 12 records; `mcpx audit verify` checks the log",
             ]
         );
@@ -272,6 +305,8 @@ mod tests {
         let lines = plain(true);
         assert_eq!(lines[2..6], ["    arguments", "    {", "      \"q\": \"select 1\"", "    }"]);
         assert_eq!(lines[6], "    result: not kept");
+        let said = lines.iter().position(|line| line.contains("on stderr")).unwrap();
+        assert_eq!(lines[said + 1..said + 3], ["    one[2J", "    two"]);
     }
 
     #[test]

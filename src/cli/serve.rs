@@ -34,8 +34,10 @@ use crate::mask::Masker;
 use crate::store::Store;
 use crate::types::{Clock, ConnectionName, GrantId};
 use crate::upstream::http::HttpUpstream;
+use crate::upstream::launch::{self, Launch};
 use crate::upstream::sse::SseUpstream;
-use crate::upstream::stdio::{Launch, StdioUpstream};
+use crate::upstream::stdio::{Keeping, Share, StdioUpstream};
+use crate::upstream::witness::Witness;
 use crate::upstream::{Bounds, Upstream};
 
 /// Run the control server and the gateway
@@ -94,7 +96,7 @@ pub async fn run(args: ServeArgs, context: &Context) -> Result<(), CliError> {
         ),
     };
     if args.check {
-        let summary = Summary::of(&settings);
+        let summary = Summary::of(&settings).await;
         return if context.ui.json() {
             context.ui.print_json(&summary.json())
         } else {
@@ -121,22 +123,36 @@ struct Summary {
     file: String,
     listen: String,
     connections: Vec<String>,
+    /// How the child processes of a connection are kept, and what they are held to here.
+    children: Vec<(String, String)>,
     issuers: Vec<String>,
     policies: usize,
     policy_dir: String,
 }
 
 impl Summary {
-    fn of(settings: &Settings) -> Self {
+    async fn of(settings: &Settings) -> Self {
         let mut issuers: Vec<_> =
             settings.issuers.iter().map(|issuer| issuer.name.clone()).collect();
         if settings.local_issuer.is_some() {
             issuers.push("local".to_owned());
         }
+        let mut children = Vec::new();
+        for connection in &settings.connections {
+            if let Reach::Stdio { keeping, sandbox, .. } = &connection.reach {
+                let kept = kept(keeping);
+                let held = match launch::probe(&helper(), sandbox).await {
+                    Ok(report) => report.summary(),
+                    Err(error) => format!("the sandbox cannot be tried: {error}"),
+                };
+                children.push((connection.name.to_string(), format!("{kept}; {held}")));
+            }
+        }
         Self {
             file: settings.file.display().to_string(),
             listen: settings.listen.to_string(),
             connections: settings.connections.iter().map(|c| c.name.to_string()).collect(),
+            children,
             issuers,
             policies: settings.policies.len(),
             policy_dir: settings.policy_dir.display().to_string(),
@@ -148,7 +164,7 @@ impl Summary {
             [] => "none".to_owned(),
             names => names.join(", "),
         };
-        format!(
+        let mut text = format!(
             "{} can be served.\n  listens on   {}\n  issuers      {}\n  connections  {}\n  policies     {} in {}{}",
             self.file,
             self.listen,
@@ -157,7 +173,11 @@ impl Summary {
             self.policies,
             self.policy_dir,
             if self.policies == 0 { " (so every call is denied)" } else { "" },
-        )
+        );
+        for (name, how) in &self.children {
+            text.push_str(&format!("\n  {name}: {how}"));
+        }
+        text
     }
 
     fn json(&self) -> serde_json::Value {
@@ -166,9 +186,31 @@ impl Summary {
             "listen": self.listen,
             "issuers": self.issuers,
             "connections": self.connections,
+            "children": self.children.iter().cloned().collect::<BTreeMap<_, _>>(),
             "policies": self.policies,
         })
     }
+}
+
+/// How the children of a connection are kept, in words.
+fn kept(keeping: &Keeping) -> String {
+    match keeping.share {
+        Share::Session => format!(
+            "a process for each session, at most {}, {} for one user",
+            keeping.processes, keeping.per_subject
+        ),
+        Share::Connection => {
+            "one process for everybody: the MCP server cannot tell its users apart".to_owned()
+        }
+    }
+}
+
+/// This very program, also when its file was replaced since.
+fn helper() -> PathBuf {
+    if cfg!(target_os = "linux") {
+        return "/proc/self/exe".into();
+    }
+    std::env::current_exe().unwrap_or_else(|_| "mcpx".into())
 }
 
 /// An opened server, before it takes requests.
@@ -358,8 +400,9 @@ impl Parts {
         let issuers = issuers(settings.issuers, issuer.as_ref())?;
         let policies = Arc::new(ArcSwap::from_pointee(settings.policies));
         let masker = settings.masker;
+        let (bounds, limits) = (settings.upstream, settings.gateway.limits);
         let (upstreams, shown) =
-            upstreams(settings.connections, &masker, settings.upstream, settings.gateway.limits)?;
+            upstreams(settings.connections, &masker, &recorder, bounds, limits)?;
         let grants = Arc::new(GrantBook::new(store.clone()));
         let approvals = Arc::new(ApprovalDesk::new(
             store.clone(),
@@ -438,6 +481,7 @@ type Upstreams =
 fn upstreams(
     connections: Vec<ConnectionSettings>,
     masker: &Arc<Masker>,
+    recorder: &Recorder,
     bounds: Bounds,
     limits: crate::mcp::Limits,
 ) -> Result<Upstreams, CliError> {
@@ -455,12 +499,16 @@ fn upstreams(
                 let sse = SseUpstream::new(url, credential, client, bounds, limits, streams);
                 Upstream::Sse(sse)
             }
-            Reach::Stdio { program, arguments, environment, folder, processes } => {
-                let masker = Arc::clone(masker);
-                let quiet = Arc::new(move |line: &str| masker.text(line).0.into_owned());
-                let name = connection.name.to_string();
-                let launch = Launch { name, program, arguments, environment, folder, quiet };
-                Upstream::Stdio(StdioUpstream::new(launch, limits, processes))
+            Reach::Stdio { program, arguments, environment, folder, keeping, sandbox } => {
+                let witness = Witness {
+                    connection: connection.name.clone(),
+                    recorder: recorder.clone(),
+                    masker: Arc::clone(masker),
+                };
+                let helper = helper();
+                let launch =
+                    Launch { program, arguments, environment, folder, sandbox, helper, witness };
+                Upstream::Stdio(StdioUpstream::new(launch, limits, keeping))
             }
         };
         let transport = upstream.transport();

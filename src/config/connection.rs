@@ -9,10 +9,13 @@ use toml::Spanned;
 use url::Url;
 
 use super::ConfigError;
-use super::file::Place;
+use super::file::{Place, Span};
 use crate::identity::fetch::is_loopback;
 use crate::types::{ConnectionName, Secret};
+use crate::upstream::backoff::Restart;
 use crate::upstream::credential::{Credential, SecretSource};
+use crate::upstream::sandbox::{Mode, Profile, SYSTEM};
+use crate::upstream::stdio::{Keeping, Share};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +35,36 @@ pub(super) struct ConnectionTable {
     folder: Option<PathBuf>,
     #[serde(default = "processes")]
     processes: usize,
+    processes_per_subject: Option<usize>,
+    share: Option<Spanned<Share>>,
+    #[serde(default)]
+    restart: RestartTable,
+    sandbox: Option<Spanned<Mode>>,
+    #[serde(default)]
+    read: Vec<Spanned<PathBuf>>,
+    #[serde(default)]
+    write: Vec<Spanned<PathBuf>>,
+    network: Option<Spanned<bool>>,
+}
+
+/// When a child that died is started again.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestartTable {
+    first: Option<Span>,
+    most: Option<Span>,
+    steady: Option<Span>,
+}
+
+impl RestartTable {
+    fn checked(&self) -> Restart {
+        let usual = Restart::default();
+        Restart {
+            first: self.first.map_or(usual.first, |span| span.0),
+            most: self.most.map_or(usual.most, |span| span.0),
+            steady: self.steady.map_or(usual.steady, |span| span.0),
+        }
+    }
 }
 
 fn processes() -> usize {
@@ -104,14 +137,17 @@ pub enum Reach {
         environment: Vec<(String, Secret)>,
         /// The folder it starts in.
         folder: Option<PathBuf>,
-        /// How many of it may run at a time.
-        processes: usize,
+        /// How its processes are kept.
+        keeping: Keeping,
+        /// What they may reach.
+        sandbox: Profile,
     },
 }
 
 pub(super) fn check(
     tables: Vec<Spanned<ConnectionTable>>,
     base: &Path,
+    secret: &[PathBuf],
     place: &Place<'_>,
 ) -> Result<Vec<ConnectionSettings>, ConfigError> {
     let mut connections: Vec<ConnectionSettings> = Vec::new();
@@ -126,7 +162,7 @@ pub(super) fn check(
         let description = table.description.clone();
         let reach = match (&table.url, &table.command) {
             (Some(_), None) => http(&table, base, place)?,
-            (None, Some(_)) => stdio(&table, base, place)?,
+            (None, Some(_)) => stdio(&table, base, secret, place)?,
             _ => {
                 let what = format!("connection {name} needs either url or command, and not both");
                 return Err(place.error(at, what));
@@ -157,6 +193,10 @@ fn http(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reach
     if let Some((name, _)) = table.env.iter().next() {
         let what = format!("env ({name}) is for connections with a command");
         return Err(place.error(at, what));
+    }
+    let share = table.share.as_ref().map(|share| share.span());
+    if let Some(span) = share.or(table.sandbox.as_ref().map(|sandbox| sandbox.span())) {
+        return Err(place.error(span.start, "this is for connections with a command"));
     }
     let credential = match &table.credential {
         None => None,
@@ -193,7 +233,12 @@ fn http(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reach
     }
 }
 
-fn stdio(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reach, ConfigError> {
+fn stdio(
+    table: &ConnectionTable,
+    base: &Path,
+    secret: &[PathBuf],
+    place: &Place<'_>,
+) -> Result<Reach, ConfigError> {
     let Some(command) = &table.command else { return Err(place.error(0, "command is missing")) };
     let at = command.span().start;
     if let Some(credential) = &table.credential {
@@ -228,13 +273,93 @@ fn stdio(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reac
         };
         environment.push((name.clone(), secret));
     }
-    Ok(Reach::Stdio {
-        program,
-        arguments: arguments.to_vec(),
-        environment,
-        folder: table.folder.as_ref().map(|folder| base.join(folder)),
-        processes: table.processes.max(1),
-    })
+    let folder = table.folder.as_ref().map(|folder| base.join(folder));
+    let sandbox = sandbox(table, base, &program, folder.as_deref(), secret, place)?;
+    let processes = table.processes.max(1);
+    let per_subject = table.processes_per_subject.unwrap_or(processes / 2).clamp(1, processes);
+    let share = table.share.as_ref().map(|share| *share.get_ref()).unwrap_or_default();
+    let keeping = Keeping { share, processes, per_subject, restart: table.restart.checked() };
+    let arguments = arguments.to_vec();
+    Ok(Reach::Stdio { program, arguments, environment, folder, keeping, sandbox })
+}
+
+/// What a child may reach. Nothing of what is the server's own may be among it.
+fn sandbox(
+    table: &ConnectionTable,
+    base: &Path,
+    program: &Path,
+    folder: Option<&Path>,
+    secret: &[PathBuf],
+    place: &Place<'_>,
+) -> Result<Profile, ConfigError> {
+    let mode = table.sandbox.as_ref().map(|mode| *mode.get_ref()).unwrap_or_default();
+    let at = table.sandbox.as_ref().map_or(0, |mode| mode.span().start);
+    if mode == Mode::Off {
+        let paths = table.read.iter().chain(&table.write).map(|path| path.span().start);
+        let network = table.network.as_ref().map(|network| network.span().start);
+        return match paths.chain(network).next() {
+            Some(at) => {
+                Err(place.error(at, "this has no effect without sandbox = \"try\" or \"require\""))
+            }
+            None => Ok(Profile::default()),
+        };
+    }
+    let check = |path: &Path, at: usize| -> Result<(), ConfigError> {
+        let real = real(path);
+        let shows = |kept: &&PathBuf| kept.starts_with(&real) || real.starts_with(kept);
+        match secret.iter().find(shows) {
+            None => Ok(()),
+            Some(kept) => {
+                let what = format!(
+                    "the sandbox would open {}, and with it {}, which is the server's own",
+                    path.display(),
+                    kept.display()
+                );
+                Err(place.error(at, what))
+            }
+        }
+    };
+    let named = |paths: &[Spanned<PathBuf>]| -> Result<Vec<PathBuf>, ConfigError> {
+        let mut found = Vec::new();
+        for path in paths {
+            let at = path.span().start;
+            let path = base.join(path.get_ref());
+            if !path.exists() {
+                return Err(place.error(at, format!("there is no {}", path.display())));
+            }
+            check(&path, at)?;
+            found.push(std::path::absolute(&path).unwrap_or(path));
+        }
+        Ok(found)
+    };
+    let mut read = named(&table.read)?;
+    let write = named(&table.write)?;
+    for path in [Some(program), folder].into_iter().flatten() {
+        check(path, at)?;
+        read.push(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    }
+    for path in SYSTEM.iter().map(Path::new).filter(|path| path.exists()) {
+        check(path, at)?;
+    }
+    let network = table.network.as_ref().is_some_and(|network| *network.get_ref());
+    Ok(Profile { mode, read, write, network })
+}
+
+/// A path without links, as far as it is there.
+pub(super) fn real(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut missing = Vec::new();
+    let mut there = whole.as_path();
+    loop {
+        if let Ok(real) = there.canonicalize() {
+            return missing.iter().rev().fold(real, |path, name| path.join(name));
+        }
+        let (Some(parent), Some(name)) = (there.parent(), there.file_name()) else {
+            return whole.clone();
+        };
+        missing.push(name.to_owned());
+        there = parent;
+    }
 }
 
 /// A program with a slash in its name is looked for beside the configuration, any other on the

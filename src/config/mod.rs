@@ -147,7 +147,11 @@ impl Settings {
             event_bytes: file.limits.event_bytes.unwrap_or(limits.bytes + EVENT_FIELDS),
             first_byte: file.limits.upstream_first_byte.0,
         };
-        let connections = connection::check(file.connection, base, &place)?;
+        // What no sandboxed child may read, by its real path.
+        let mut secret = vec![connection::real(&in_base(&file.server.data_dir))];
+        secret.push(connection::real(path));
+        secret.extend(tls.as_ref().map(|tls| connection::real(&tls.key)));
+        let connections = connection::check(file.connection, base, &secret, &place)?;
         Ok(Self {
             file: path.to_owned(),
             hash: hex(&sha256(text.as_bytes())),

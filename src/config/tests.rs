@@ -1,6 +1,8 @@
 //! Complaints point at the place.
 
 use super::*;
+use crate::upstream::sandbox::Mode;
+use crate::upstream::stdio::Share;
 
 const MINIMAL: &str = r#"[server]
 listen = "127.0.0.1:0"
@@ -103,4 +105,50 @@ fn a_missing_file_is_named() {
         panic!("loaded a file that is not there");
     };
     assert!(error.to_string().contains("/nonexistent/mcpx.toml"));
+}
+
+/// A configuration with a child under a sandbox; the rest of its table is given.
+fn sandboxed(lines: &str) -> String {
+    format!("{MINIMAL}[[connection]]\nname = \"a\"\ncommand = [\"sh\"]\n{lines}\n")
+}
+
+#[test]
+fn children_are_kept_as_the_table_says() {
+    let of = |lines: &str| match load(&sandboxed(lines)).unwrap().connections.remove(0).reach {
+        Reach::Stdio { keeping, sandbox, .. } => (keeping, sandbox),
+        Reach::Http { .. } | Reach::Sse { .. } => panic!("not stdio"),
+    };
+    let (keeping, sandbox) = of("");
+    assert_eq!((keeping.processes, keeping.per_subject), (32, 16));
+    assert_eq!((keeping.share, sandbox.mode), (Share::Session, Mode::Off));
+    let (keeping, _) = of("processes = 1");
+    assert_eq!((keeping.processes, keeping.per_subject), (1, 1));
+    let (keeping, sandbox) =
+        of("processes_per_subject = 3\nshare = \"connection\"\nrestart = { first = \"1s\" }\n\
+         sandbox = \"require\"\nread = [\"token\"]\nnetwork = true");
+    assert_eq!((keeping.per_subject, keeping.share), (3, Share::Connection));
+    assert_eq!(keeping.restart.first, Duration::from_secs(1));
+    assert_eq!((sandbox.mode, sandbox.network), (Mode::Require, true));
+    assert!(sandbox.read[0].is_absolute() && sandbox.read[0].ends_with("token"));
+    assert!(sandbox.read.iter().any(|path| path.ends_with("sh")), "{:?}", sandbox.read);
+}
+
+#[test]
+fn no_sandbox_opens_what_is_the_servers_own() {
+    for (lines, word) in [
+        // The data directory is not there yet; it will be.
+        ("read = [\".\"]", "data"),
+        ("read = [\"/\"]", "server's own"),
+        ("write = [\"mcpx.toml\"]", "mcpx.toml"),
+        ("folder = \".\"", "server's own"),
+        ("read = [\"no-such-file\"]", "there is no"),
+    ] {
+        let (_, _, what) = complaint(&sandboxed(&format!("sandbox = \"try\"\n{lines}")));
+        assert!(what.contains(word), "{lines}: {what}");
+    }
+    let (line, _, what) = complaint(&sandboxed("network = false"));
+    assert_eq!(line, 10, "{what}");
+    assert!(what.contains("no effect"), "{what}");
+    let url = "[[connection]]\nname = \"a\"\nurl = \"https://x.example\"\nsandbox = \"try\"";
+    assert!(complaint(&format!("{MINIMAL}{url}\n")).2.contains("with a command"));
 }

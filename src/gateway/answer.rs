@@ -73,21 +73,14 @@ impl Gateway {
                 let outcome = Outcome::Accepted;
                 self.whole(trail.outbound(answer.status, headers, outcome, None)).await
             }
-            Body::Message(raw) => match self.judge(&caller, call, raw).await {
-                Ok(Judged::Answer { masked, outcome, .. }) => {
-                    let out = trail.outbound(answer.status, headers, outcome, Some(&masked));
-                    self.whole(out).await
-                }
-                Ok(Judged::OfServer(_) | Judged::Dropped(_)) => {
-                    let error = UpstreamError::NotMcp {
-                        status: answer.status.as_u16(),
-                        content_type: "a request instead of an answer".to_owned(),
-                    };
-                    let refusal = Refusal::upstream_failed(&call.connection, &error);
-                    self.own_answer(call, &trail, &refusal, Outcome::UpstreamFailed).await
-                }
-                Err(refusal) => self.own_answer(call, &trail, &refusal, refusal.outcome()).await,
-            },
+            Body::Message(raw) => {
+                let message = self.decoded(call, raw);
+                self.judged_whole(&caller, call, &trail, answer.status, headers, message).await
+            }
+            Body::Decoded(message) => {
+                let message = Ok(*message);
+                self.judged_whole(&caller, call, &trail, answer.status, headers, message).await
+            }
             Body::Stream(events) => {
                 let opening = match self
                     .opening(&caller, &permit, &trail, answer.status, headers, known)
@@ -134,6 +127,36 @@ impl Gateway {
             given.insert(headers::SESSION_ID, sealed);
         }
         self.recorder.record(trail.opened(status, given)).await.map(Opening::Recorded)
+    }
+
+    /// Judges and records a whole answer.
+    async fn judged_whole(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        trail: &Trail,
+        status: StatusCode,
+        headers: HeaderMap,
+        message: Result<Message, Refusal>,
+    ) -> Reply {
+        let judged = match message {
+            Ok(message) => self.judge(caller, call, message).await,
+            Err(refusal) => Err(refusal),
+        };
+        let refusal = match judged {
+            Ok(Judged::Answer { masked, outcome, .. }) => {
+                return self.whole(trail.outbound(status, headers, outcome, Some(&masked))).await;
+            }
+            Ok(Judged::OfServer(_) | Judged::Dropped(_)) => {
+                let error = UpstreamError::NotMcp {
+                    status: status.as_u16(),
+                    content_type: "a request instead of an answer".to_owned(),
+                };
+                Refusal::upstream_failed(&call.connection, &error)
+            }
+            Err(refusal) => refusal,
+        };
+        self.own_answer(call, trail, &refusal, refusal.outcome()).await
     }
 
     /// Records a whole answer and gives the reply.
@@ -196,16 +219,20 @@ impl Gateway {
         Some(given)
     }
 
+    /// The one decoder, for what was not decoded yet.
+    pub(super) fn decoded(&self, call: &Call, raw: Bytes) -> Result<Message, Refusal> {
+        Message::decode(raw, Origin::Server, &self.settings.limits)
+            .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))
+    }
+
     /// Judges one message of the server: an answer is filtered and masked; a message of the
     /// server's own is a call in the other direction, decided like every call.
     pub(super) async fn judge(
         &self,
         caller: &Caller,
         call: &Call,
-        raw: Bytes,
+        message: Message,
     ) -> Result<Judged, Refusal> {
-        let message = Message::decode(raw, Origin::Server, &self.settings.limits)
-            .map_err(|error| Refusal::upstream_malformed(&call.connection, &error))?;
         let Kind::Response { id, is_error } = message.kind() else {
             let act = Act::Message(message);
             let way = caller.way(Direction::ServerToClient, call.era);

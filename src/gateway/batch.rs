@@ -25,7 +25,7 @@ use crate::mcp::batch::{self, VERSION};
 use crate::mcp::sse::Event;
 use crate::mcp::{Fault, Kind, Message, Origin, headers, modern};
 use crate::policy::{Act, Call};
-use crate::upstream::Body;
+use crate::upstream::{Body, Incoming};
 
 /// How many events of a server may come before its answer to `initialize`, and how long they may
 /// take, until the session is taken for one without batches.
@@ -165,16 +165,20 @@ impl Gateway {
         if call.action() != "initialize" {
             return None;
         }
-        let answer = |raw: &Bytes| {
-            let message = Message::decode(raw.clone(), Origin::Server, &self.settings.limits);
-            message.ok().filter(|message| matches!(message.kind(), Kind::Response { .. }))
+        let response = |message: &Message| matches!(message.kind(), Kind::Response { .. });
+        let answer = |raw: Bytes| {
+            let message = Message::decode(raw, Origin::Server, &self.settings.limits);
+            message.ok().filter(response)
         };
         let answer = match body {
             Body::Empty => None,
-            Body::Message(raw) => answer(raw),
+            Body::Message(raw) => answer(raw.clone()),
+            Body::Decoded(message) => Some((**message).clone()).filter(response),
             Body::Stream(events) => {
-                let found = events.look_ahead(MOST_EVENTS, |event| {
-                    answer(&Bytes::from(event.data.clone().unwrap_or_default()))
+                let found = events.look_ahead(MOST_EVENTS, |incoming| match incoming {
+                    Incoming::Event(event) => answer(event.data.clone().unwrap_or_default().into()),
+                    Incoming::Message(message) => Some(message.clone()).filter(response),
+                    Incoming::Refused(_) => None,
                 });
                 tokio::time::timeout(PATIENCE, found).await.ok().flatten()
             }
@@ -184,7 +188,8 @@ impl Gateway {
 
     /// An event that holds a batch, as one event for each message. The last one has the id: who
     /// resumes after it has seen them all.
-    pub(super) fn cut(&self, caller: &Caller, event: Event) -> Vec<Event> {
+    pub(super) fn cut(&self, caller: &Caller, incoming: Incoming) -> Vec<Incoming> {
+        let Incoming::Event(event) = incoming else { return vec![incoming] };
         let in_session = caller.protocol_session.as_ref();
         let has_batches = in_session.is_some_and(|session| session.version == Some(VERSION));
         let data =
@@ -192,7 +197,9 @@ impl Gateway {
         let elements = data.map(|data| {
             batch::split(&Bytes::copy_from_slice(data.as_bytes()), &self.settings.limits)
         });
-        let Some(Ok(elements)) = elements else { return vec![event] };
+        let Some(Ok(elements)) = elements else {
+            return vec![Incoming::Event(event)];
+        };
         let alone = |element: batch::Element| {
             let data = std::str::from_utf8(&element.raw).ok().map(str::to_owned);
             Event { data, id: None, retry: None, ..event.clone() }
@@ -201,6 +208,6 @@ impl Gateway {
         if let Some(last) = events.last_mut() {
             (last.id, last.retry) = (event.id, event.retry);
         }
-        events
+        events.into_iter().map(Incoming::Event).collect()
     }
 }

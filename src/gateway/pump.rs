@@ -30,7 +30,7 @@ use crate::audit::{Durable, Outcome};
 use crate::mcp::Message;
 use crate::mcp::sse::{self, Event};
 use crate::policy::{Call, Permit};
-use crate::upstream::{Events, UpstreamError};
+use crate::upstream::{Events, Incoming, UpstreamError};
 
 /// A stream that is being carried.
 struct Carried<'a> {
@@ -120,7 +120,7 @@ impl Gateway {
                     return;
                 }
                 Some(Err(error)) => Next::Fail(Refusal::upstream_failed(&call.connection, &error)),
-                Some(Ok(event)) => self.release(&mut carried, &event).await,
+                Some(Ok(event)) => self.release(&mut carried, event).await,
             };
             let (piece, last) = match next {
                 Next::Skip => continue,
@@ -166,9 +166,9 @@ impl Gateway {
     async fn next_part(
         &self,
         caller: &Caller,
-        parts: &mut VecDeque<Event>,
+        parts: &mut VecDeque<Incoming>,
         events: &mut Events,
-    ) -> Option<Result<Event, UpstreamError>> {
+    ) -> Option<Result<Incoming, UpstreamError>> {
         if parts.is_empty() {
             match events.next().await? {
                 Ok(event) => parts.extend(self.cut(caller, event)),
@@ -214,21 +214,31 @@ impl Gateway {
         }
     }
 
-    async fn release(&self, carried: &mut Carried<'_>, event: &Event) -> Next {
+    async fn release(&self, carried: &mut Carried<'_>, incoming: Incoming) -> Next {
         let (caller, trail) = (carried.caller, carried.trail);
         let call = carried.permit.get().call();
+        // What came on a pipe stands in no frame yet.
+        let (event, decoded) = match incoming {
+            Incoming::Message(message) => (None, Some(Ok(message))),
+            Incoming::Refused(raw) => (None, Some(self.decoded(call, raw))),
+            Incoming::Event(event) => (Some(event), None),
+        };
         // A comment is a sign of life; what it says is nobody's business.
         // So is an event of another name than MCP's, which no client reads.
-        if event.is_filler() || event.event.as_deref().is_some_and(|name| name != "message") {
+        let says_nothing = |event: &Event| {
+            event.is_filler() || event.event.as_deref().is_some_and(|name| name != "message")
+        };
+        if event.as_ref().is_some_and(says_nothing) {
             return Next::Alive;
         }
-        if !event.exact {
+        if event.as_ref().is_some_and(|event| !event.exact) {
             let error = UpstreamError::BrokeOff { why: "an event is not UTF-8".to_owned() };
             return Next::Fail(Refusal::upstream_failed(&call.connection, &error));
         }
-        let data = event.data.as_deref().filter(|data| !data.trim().is_empty());
+        let data = event.as_ref().and_then(|event| event.data.as_deref());
+        let data = data.filter(|data| !data.trim().is_empty());
         // An id comes back as it was, so it is sealed and not masked.
-        let id = event.id.as_deref().and_then(|id| {
+        let id = event.as_ref().and_then(|event| event.id.as_deref()).and_then(|id| {
             let (subject, connection) = (&caller.grant.subject.id, &caller.grant.connection);
             if id.is_empty() {
                 Some(String::new())
@@ -236,41 +246,45 @@ impl Gateway {
                 self.seal.seal(Sealed::Event, id, subject, connection)
             }
         });
-        let frame = |data: Option<&str>| frame(event.retry, id.as_deref(), data);
+        let retry = event.as_ref().and_then(|event| event.retry);
+        let frame = |data: Option<&str>| frame(retry, id.as_deref(), data);
+        let message = match (decoded, data) {
+            (Some(message), _) => Some(message),
+            (None, Some(data)) => Some(self.decoded(call, Bytes::copy_from_slice(data.as_bytes()))),
+            (None, None) => None,
+        };
         let mut last = false;
-        let out_event = match data {
+        let out_event = match message {
             // A priming event: only its id and retry matter.
             None => {
-                let frame = frame(event.data.as_ref().map(|_| ""));
-                trail.event(frame, Outcome::StreamEvent, false, None)
+                let primes = event.as_ref().is_some_and(|event| event.data.is_some());
+                trail.event(frame(primes.then_some("")), Outcome::StreamEvent, false, None)
             }
-            Some(data) => {
-                let raw = Bytes::copy_from_slice(data.as_bytes());
-                match self.judge(caller, call, raw).await {
-                    Err(refusal) => return Next::Fail(refusal),
-                    Ok(Judged::Answer { masked, outcome, is_final }) => {
-                        let frame = frame(std::str::from_utf8(masked.bytes()).ok());
-                        let ends = is_final && !carried.answered;
-                        carried.answered |= is_final;
-                        trail.event(frame, outcome, ends, Some(&masked))
-                    }
-                    Ok(Judged::OfServer(permit)) => {
-                        last = permit.call().message().is_some_and(|own| ends(call, own));
-                        let shown = std::str::from_utf8(&permit.call().shown).ok();
-                        OutEvent::of_server(&permit, frame(shown))
-                    }
-                    Ok(Judged::Dropped(denied)) => {
-                        let no = denied.answer.clone();
-                        if let Err(error) = self.recorder.record(*denied).await {
-                            return broken(&error);
-                        }
-                        if let Some(no) = no {
-                            self.answer_server(caller, no).await;
-                        }
-                        return Next::Skip;
-                    }
+            Some(Err(refusal)) => return Next::Fail(refusal),
+            Some(Ok(message)) => match self.judge(caller, call, message).await {
+                Err(refusal) => return Next::Fail(refusal),
+                Ok(Judged::Answer { masked, outcome, is_final }) => {
+                    let frame = frame(std::str::from_utf8(masked.bytes()).ok());
+                    let ends = is_final && !carried.answered;
+                    carried.answered |= is_final;
+                    trail.event(frame, outcome, ends, Some(&masked))
                 }
-            }
+                Ok(Judged::OfServer(permit)) => {
+                    last = permit.call().message().is_some_and(|own| ends(call, own));
+                    let shown = std::str::from_utf8(&permit.call().shown).ok();
+                    OutEvent::of_server(&permit, frame(shown))
+                }
+                Ok(Judged::Dropped(denied)) => {
+                    let no = denied.answer.clone();
+                    if let Err(error) = self.recorder.record(*denied).await {
+                        return broken(&error);
+                    }
+                    if let Some(no) = no {
+                        self.answer_server(caller, no).await;
+                    }
+                    return Next::Skip;
+                }
+            },
         };
         match self.recorder.record(out_event).await {
             Ok(recorded) => {

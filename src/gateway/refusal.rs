@@ -70,6 +70,8 @@ pub struct Refusal {
     pub rules: Vec<String>,
     /// The approval that is missing.
     pub approval: Option<ApprovalId>,
+    /// In how many seconds trying again may help.
+    pub retry_after: Option<u64>,
     /// Where in a message the fault is: the byte, and a JSON pointer.
     pub place: Option<(usize, Option<String>)>,
 }
@@ -91,6 +93,7 @@ impl Refusal {
             hint: None,
             rules: Vec::new(),
             approval: None,
+            retry_after: None,
             place: None,
         }
     }
@@ -343,6 +346,9 @@ impl Refusal {
         if let Some(hint) = &self.hint {
             mcpx.insert("hint".to_owned(), json!(hint));
         }
+        if let Some(seconds) = self.retry_after {
+            mcpx.insert("retry_after".to_owned(), json!(seconds));
+        }
         let mut message = self.message.clone();
         if let Some(hint) = &self.hint {
             message.push_str(" (");
@@ -456,15 +462,19 @@ impl Refusal {
     pub fn upstream_failed(connection: &ConnectionName, error: &UpstreamError) -> Self {
         let message = format!("connection {connection}: {error}");
         let mut refusal = Self::upstream(error.code(), message);
+        refusal.retry_after = error.retry_after();
         (refusal.status, refusal.rpc) = match error {
             UpstreamError::SessionGone => (StatusCode::NOT_FOUND, rpc::INVALID_REQUEST),
-            UpstreamError::SessionNeeded | UpstreamError::IdInUse => {
-                (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST)
-            }
+            UpstreamError::SessionNeeded
+            | UpstreamError::IdInUse
+            | UpstreamError::HandshakeDiffers
+            | UpstreamError::NotAsked => (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST),
             UpstreamError::NotOffered => (StatusCode::METHOD_NOT_ALLOWED, rpc::INVALID_REQUEST),
-            UpstreamError::TooManyChildren { .. } | UpstreamError::TooManyStreams { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, rpc::UPSTREAM)
-            }
+            UpstreamError::TooManyChildren { .. }
+            | UpstreamError::TooManyOfYours { .. }
+            | UpstreamError::TooManyStreams { .. }
+            | UpstreamError::BackingOff { .. }
+            | UpstreamError::TooSlow => (StatusCode::SERVICE_UNAVAILABLE, rpc::UPSTREAM),
             UpstreamError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, rpc::UPSTREAM),
             _ => (refusal.status, refusal.rpc),
         };

@@ -1,30 +1,34 @@
 //! One child process that speaks MCP on stdio: one JSON message a line.
 //!
-//! Own process group, cleared environment. Lines that are not JSON-RPC are tolerated and dropped
-//! (some servers greet on stdout); a line that claims to be JSON-RPC and is refused by the strict
-//! decoder fails the request that it answers. Whose each message is, [`super::desk`] knows. Ending a child
+//! Lines that are not JSON-RPC are tolerated and counted (some servers greet on stdout); a line that
+//! claims to be JSON-RPC and is refused by the strict decoder fails the request that it answers.
+//! Whose each message is, [`super::desk`] knows, and [`super::inbox`] hands it over. Ending a child
 //! closes its stdin, waits, then sends TERM and KILL to its group. Implements MCP
 //! `basic/transports`, stdio.
 
-use std::process::Stdio;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child as Process, ChildStdin, Command};
+use tokio::process::{Child as Process, ChildStdin};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
-use super::UpstreamError;
-use super::desk::{Desk, Reader, lock};
-use super::stdio::Launch;
-use crate::mcp::sse::{self, Decoder, Event};
-use crate::mcp::{Id, Kind, Limits, Message, Origin, batch};
+use super::desk::{Desk, Party, lock};
+use super::inbox::{self, Inbox};
+use super::launch::{Launch, Started};
+use super::seats::Seat;
+use super::witness::{ChildWitness, Losses};
+use super::{Incoming, UpstreamError, stderr};
+use crate::mcp::{Limits, Message, Origin, batch};
+use crate::types::SessionId;
 
 /// How long a child has at each step of being ended.
 const GRACE: Duration = Duration::from_secs(2);
-/// Messages on their way to one reader before the child's stdout is no longer read.
-const IN_FLIGHT: usize = 16;
+/// Lines on their way to a child.
+const LINES: usize = 16;
 
 /// A running child.
 #[derive(Debug)]
@@ -35,63 +39,75 @@ pub(super) struct Child {
     gone: watch::Receiver<bool>,
 }
 
-/// Where one reader gets a child's messages.
-#[derive(Debug)]
-pub(super) struct Inbox {
-    messages: mpsc::Receiver<Bytes>,
-    desk: Arc<Mutex<Desk>>,
-    /// Where to say that nobody reads any more; `None` where leaving means nothing.
-    cancel: Option<mpsc::Sender<Bytes>>,
-    /// The request whose answer ends this inbox; `None` for the listener.
-    request: Option<Id>,
-    answered: bool,
+/// Whom a child works for.
+pub(super) enum For {
+    /// One session.
+    Session(SessionId),
+    /// Everybody.
+    All,
 }
 
 impl Child {
-    /// Starts a child.
-    pub(super) fn start(launch: &Launch, limits: Limits) -> Result<Self, UpstreamError> {
-        let cannot = |why: String| UpstreamError::CannotStart { why };
-        let mut command = Command::new(&launch.program);
-        command
-            .args(&launch.arguments)
-            .env_clear()
-            .envs(launch.environment.iter().map(|(name, value)| (name, value.expose())))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        if let Some(folder) = &launch.folder {
-            command.current_dir(folder);
-        }
-        #[cfg(unix)]
-        command.process_group(0);
-        let mut process = command.spawn().map_err(|error| {
-            tracing::error!(program = %launch.program.display(), %error, "cannot start");
-            cannot(error.to_string())
-        })?;
-        let (Some(stdin), Some(stdout), Some(stderr)) =
-            (process.stdin.take(), process.stdout.take(), process.stderr.take())
-        else {
-            return Err(cannot("its pipes are missing".to_owned()));
+    /// Starts a child. Its start is on record before it is sent anything. `died` is called with
+    /// how long it lived if it ends without having been asked to.
+    pub(super) async fn start(
+        launch: &Launch,
+        limits: Limits,
+        whom: For,
+        seat: Seat,
+        died: impl FnOnce(Duration) + Send + 'static,
+    ) -> Result<Self, UpstreamError> {
+        let started_at = Instant::now();
+        let started = launch.start().await?;
+        let Started { process, number, stdin, stdout, stderr, report } = started;
+        let (session, desk) = match whom {
+            For::Session(session) => (Some(session), Desk::default()),
+            For::All => (None, Desk::shared()),
         };
+        let witness = ChildWitness { witness: launch.witness.clone(), process: number, session };
+        // Dropping the process kills it.
+        witness.started(&report).await.map_err(|error| {
+            tracing::error!(%error, "a child is not started, since that cannot be recorded");
+            UpstreamError::CannotStart { why: "its start cannot be recorded".to_owned() }
+        })?;
 
-        let desk = Arc::new(Mutex::new(Desk::default()));
-        let (to_stdin, lines) = mpsc::channel(IN_FLIGHT);
+        let desk = Arc::new(Mutex::new(desk));
+        let (to_stdin, lines) = mpsc::channel(LINES);
         let (stop, stopping) = watch::channel(false);
         let (report_gone, gone) = watch::channel(false);
-        tokio::spawn(read_stderr(stderr, launch.name.clone(), launch.quiet.clone()));
+        let stderr = {
+            let witness = witness.clone();
+            tokio::spawn(async move { stderr::read(stderr, &witness).await })
+        };
         let (silent, fell_silent) = oneshot::channel();
-        let reader_desk = Arc::clone(&desk);
+        let losses = Arc::new(Losses::default());
+        let reading = Reading {
+            desk: Arc::clone(&desk),
+            stdin: to_stdin.downgrade(),
+            losses: Arc::clone(&losses),
+            limits,
+        };
         let reader = tokio::spawn(async move {
-            read_stdout(stdout, reader_desk, limits).await;
+            reading.all_of(stdout).await;
             let _keeper_is_done = silent.send(());
         });
         let keeper_desk = Arc::clone(&desk);
         tokio::spawn(async move {
-            let how = keep(process, stdin, lines, stopping, fell_silent).await;
-            // What the child said last is still in the pipe; its end closes the inboxes.
-            let _outcome = tokio::time::timeout(GRACE, reader).await;
-            lock(&keeper_desk).close(how);
+            let keeping = keep(process, stdin, lines, stopping, fell_silent);
+            let end = tokio::select! {
+                end = keeping => end,
+                () = losses.report(&witness) => End::default(),
+            };
+            // What the child said last is still in the pipes; their end closes the inboxes.
+            let rest = async { tokio::join!(reader, stderr) };
+            let _outcome = tokio::time::timeout(GRACE, rest).await;
+            drop(seat);
+            if !end.asked {
+                died(started_at.elapsed());
+            }
+            lock(&keeper_desk).close(describe(end.status));
+            losses.flush(&witness).await;
+            witness.ended(end.status, end.asked).await;
             let _unheard = report_gone.send(true);
         });
         Ok(Self { stdin: to_stdin, desk, stop, gone })
@@ -99,27 +115,25 @@ impl Child {
 
     /// Whether the child still runs.
     pub(super) fn is_running(&self) -> bool {
-        !*self.gone.borrow()
+        !lock(&self.desk).is_closed()
     }
 
-    /// Whether a request with this id is in flight.
-    pub(super) fn has_pending(&self, id: &Id) -> bool {
-        lock(&self.desk).has_pending(id)
+    /// What it is known of who waits for what.
+    pub(super) fn desk<T>(&self, look: impl FnOnce(&mut Desk) -> T) -> T {
+        look(&mut lock(&self.desk))
     }
 
     /// Sends a request and gives the inbox for what it brings. `modern`: to drop the inbox before
     /// the answer is to cancel the request, as closing its stream is over HTTP.
     pub(super) async fn request(
         &self,
+        party: &Party,
         message: &Message,
         modern: bool,
     ) -> Result<Inbox, UpstreamError> {
-        let Some(id) = message.id().cloned() else {
-            return Err(UpstreamError::BrokeOff { why: "a request without id".to_owned() });
-        };
-        let cancel = modern.then(|| self.stdin.clone());
-        let inbox = Inbox::ask(&self.desk, id, message, cancel)?;
-        self.send(message).await?;
+        let stdin = Some(self.stdin.clone());
+        let (inbox, told) = Inbox::ask(&self.desk, party, message, stdin, modern)?;
+        self.send(&told).await?;
         Ok(inbox)
     }
 
@@ -138,9 +152,10 @@ impl Child {
         Ok(())
     }
 
-    /// Takes the place of the reader for messages that answer nothing. The one before it ends.
-    pub(super) fn listen(&self) -> Result<Inbox, UpstreamError> {
-        Inbox::listen(&self.desk)
+    /// Takes the place of a party's reader for messages that answer nothing. The one before it
+    /// ends.
+    pub(super) fn listen(&self, party: &Party) -> Result<Inbox, UpstreamError> {
+        Inbox::listen(&self.desk, party)
     }
 
     /// Says that the protocol session in this child has 2025-03-26 batches.
@@ -156,104 +171,12 @@ impl Child {
     }
 }
 
-impl Inbox {
-    /// The inbox of a request, noted at the desk before it is sent. `cancel`: where to say that
-    /// nobody waits for its answer any more.
-    pub(super) fn ask(
-        desk: &Arc<Mutex<Desk>>,
-        id: Id,
-        message: &Message,
-        cancel: Option<mpsc::Sender<Bytes>>,
-    ) -> Result<Self, UpstreamError> {
-        let (reader, messages) = mpsc::channel(IN_FLIGHT);
-        lock(desk).ask(id.clone(), message, reader)?;
-        let desk = Arc::clone(desk);
-        Ok(Self { messages, desk, cancel, request: Some(id), answered: false })
-    }
-
-    /// The inbox of what answers nothing. The one before it ends.
-    pub(super) fn listen(desk: &Arc<Mutex<Desk>>) -> Result<Self, UpstreamError> {
-        let messages = lock(desk).listen()?;
-        let desk = Arc::clone(desk);
-        Ok(Self { messages, desk, cancel: None, request: None, answered: false })
-    }
-
-    /// The next message, or `None` when nothing follows: after the answer, after the listener's
-    /// stream, or when the request was cancelled.
-    pub(super) async fn next(&mut self) -> Option<Result<Bytes, UpstreamError>> {
-        if self.answered {
-            return None;
-        }
-        match self.messages.recv().await {
-            Some(message) => Some(Ok(message)),
-            None => {
-                self.answered = true;
-                // The listener's stream may end at any time; a request must be answered, unless
-                // it was cancelled.
-                let desk = lock(&self.desk);
-                (self.request.is_some() && desk.has_ended()).then(|| Err(desk.end_error()))
-            }
-        }
-    }
-
-    /// Says that the message just read was the answer: nothing follows it.
-    pub(super) fn finish(&mut self) {
-        self.answered = true;
-    }
-
-    /// [`Self::next`], framed as an event.
-    pub(super) async fn next_event(&mut self) -> Option<Result<Event, UpstreamError>> {
-        let message = match self.next().await? {
-            Ok(message) => message,
-            Err(error) => return Some(Err(error)),
-        };
-        if self.request.is_some() && is_answer(&message) {
-            self.finish();
-        }
-        as_event(&message).map(Ok)
-    }
-}
-
-impl Drop for Inbox {
-    fn drop(&mut self) {
-        if let Some(id) = self.request.take() {
-            lock(&self.desk).forget(&id);
-            let Some(cancel) = self.cancel.take().filter(|_| !self.answered) else { return };
-            let line = format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
-                id.as_json()
-            );
-            // A child that reads nothing will not read this either.
-            let _told = cancel.try_send(line.into());
-        } else {
-            // What the listener has not read waits for the next one.
-            self.messages.close();
-            while let Ok(message) = self.messages.try_recv() {
-                lock(&self.desk).unread(message);
-            }
-        }
-    }
-}
-
-/// A message that `read_stdout` has accepted, again; none where it was refused.
-pub(super) fn decode(message: &Bytes) -> Option<Message> {
-    let limits = Limits { bytes: usize::MAX, depth: 127 };
-    Message::decode(message.clone(), Origin::Server, &limits).ok()
-}
-
-/// Whether nothing follows a message for the request that it was given to: it is the response, or
-/// something that the gateway will refuse.
-pub(super) fn is_answer(message: &Bytes) -> bool {
-    decode(message).is_none_or(|message| matches!(message.kind(), Kind::Response { .. }))
-}
-
-/// A message as one event without id.
-pub(super) fn as_event(message: &Bytes) -> Option<Event> {
-    let text = String::from_utf8_lossy(message);
-    let mut decoder = Decoder::new(usize::MAX);
-    decoder.push(&sse::encode(None, None, &text)).ok()?;
-    let exact = matches!(text, std::borrow::Cow::Borrowed(_));
-    decoder.next().map(|event| Event { exact, ..event })
+/// How a child ended.
+#[derive(Default)]
+struct End {
+    status: Option<ExitStatus>,
+    /// Whether it was asked to.
+    asked: bool,
 }
 
 /// Feeds stdin until told to stop, or until the child ends or will say nothing more; gives how it
@@ -264,15 +187,7 @@ async fn keep(
     mut lines: mpsc::Receiver<Bytes>,
     mut stopping: watch::Receiver<bool>,
     mut fell_silent: oneshot::Receiver<()>,
-) -> String {
-    let stopped = async {
-        tokio::select! {
-            () = told_to_stop(&mut stopping) => {}
-            // Nobody who waits for it would ever get an answer.
-            _ = &mut fell_silent => {}
-        }
-    };
-    tokio::pin!(stopped);
+) -> End {
     let feeding = async {
         while let Some(mut line) = lines.recv().await.map(Vec::from) {
             line.push(b'\n');
@@ -284,12 +199,14 @@ async fn keep(
             }
         }
     };
-    tokio::select! {
-        () = feeding => {}
-        status = process.wait() => return describe(status),
-        () = &mut stopped => {}
-    }
-    end(process, stdin).await
+    let asked = tokio::select! {
+        () = feeding => true,
+        status = process.wait() => return End { status: status.ok(), asked: false },
+        () = told_to_stop(&mut stopping) => true,
+        // Nobody who waits for it would ever get an answer.
+        _ = &mut fell_silent => false,
+    };
+    End { status: end(process, stdin).await, asked }
 }
 
 /// Returns without the watch's guard, which must not be held across an await.
@@ -297,18 +214,18 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
     let _told_or_abandoned = stopping.wait_for(|stop| *stop).await.is_ok();
 }
 
-async fn end(mut process: Process, stdin: ChildStdin) -> String {
+async fn end(mut process: Process, stdin: ChildStdin) -> Option<ExitStatus> {
     drop(stdin);
     if let Ok(status) = tokio::time::timeout(GRACE, process.wait()).await {
-        return describe(status);
+        return status.ok();
     }
     signal_group(&process, Signal::Term);
     if let Ok(status) = tokio::time::timeout(GRACE, process.wait()).await {
-        return describe(status);
+        return status.ok();
     }
     signal_group(&process, Signal::Kill);
     let _unix_killed_it_already = process.start_kill();
-    describe(process.wait().await)
+    process.wait().await.ok()
 }
 
 #[derive(Clone, Copy)]
@@ -333,63 +250,63 @@ fn signal_group(process: &Process, signal: Signal) {
 #[cfg(not(unix))]
 fn signal_group(_process: &Process, _signal: Signal) {}
 
-fn describe(status: std::io::Result<std::process::ExitStatus>) -> String {
+fn describe(status: Option<ExitStatus>) -> String {
     match status {
-        Ok(status) => format!("its process ended ({status})"),
-        Err(error) => format!("its process was lost ({error})"),
+        Some(status) => format!("its process ended ({status})"),
+        None => "its process was lost".to_owned(),
     }
 }
 
-async fn read_stdout(stdout: impl AsyncRead + Unpin, desk: Arc<Mutex<Desk>>, limits: Limits) {
-    let mut reader = BufReader::with_capacity(64 * 1024, stdout);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match read_line(&mut reader, &mut line, limits.bytes).await {
-            // A line over the bound cannot be framed any more; the pipe's end ends the child.
-            Ok(Line::End | Line::TooLong) | Err(_) => return,
-            Ok(Line::Whole) => {}
-        }
-        let raw = Bytes::copy_from_slice(line.trim_ascii());
-        let has_batches = lock(&desk).has_batches();
-        for raw in messages(raw, has_batches, &limits) {
-            match Message::decode(raw.clone(), Origin::Server, &limits) {
-                Ok(message) => hand_out(&desk, &message).await,
-                // Whoever waits for a message is told, on record, what is wrong with this one.
-                Err(_) if memchr::memmem::find(&raw, b"jsonrpc").is_some() => {
-                    let reader = lock(&desk).reader_of_refused(&raw);
-                    let _reader_left = give(&desk, reader, raw).await;
-                }
-                Err(_) => tracing::debug!(bytes = raw.len(), "a line on stdout is not JSON-RPC"),
+/// What reading a child's stdout takes.
+struct Reading {
+    desk: Arc<Mutex<Desk>>,
+    /// Weak, or the child's stdin would never end.
+    stdin: mpsc::WeakSender<Bytes>,
+    losses: Arc<Losses>,
+    limits: Limits,
+}
+
+impl Reading {
+    async fn all_of(&self, stdout: impl AsyncRead + Unpin) {
+        let mut reader = BufReader::with_capacity(64 * 1024, stdout);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match read_line(&mut reader, &mut line, self.limits.bytes).await {
+                // A line over the bound cannot be framed any more; the pipe's end ends the child.
+                Ok(Line::End | Line::TooLong) | Err(_) => return,
+                Ok(Line::Whole) => {}
+            }
+            let raw = Bytes::copy_from_slice(line.trim_ascii());
+            if raw.is_empty() {
+                continue;
+            }
+            let has_batches = lock(&self.desk).has_batches();
+            for raw in messages(raw, has_batches, &self.limits) {
+                self.take(raw).await;
             }
         }
     }
-}
 
-/// Gives a message to whom it belongs.
-pub(super) async fn hand_out(desk: &Mutex<Desk>, message: &Message) {
-    let reader = lock(desk).reader_of(message);
-    let Some(unread) = give(desk, reader, message.raw().clone()).await else { return };
-    // Where a listener left just now, it waits for the next one.
-    let mut desk = lock(desk);
-    if matches!(desk.reader_of(message), Reader::Awaited) {
-        desk.keep(unread);
-    }
-}
-
-/// Gives a message to a reader; gives it back where that has left.
-async fn give(desk: &Mutex<Desk>, reader: Reader, raw: Bytes) -> Option<Bytes> {
-    match reader {
-        // Waiting here is the back-pressure: the child blocks on its full pipe.
-        Reader::Is(sender) => return sender.send(raw).await.err().map(|unsent| unsent.0),
-        Reader::Gone => {
-            tracing::debug!("a message for a request that is not in flight");
+    async fn take(&self, raw: Bytes) {
+        let lost = |why| self.losses.count(why);
+        if let Ok(message) = Message::decode(raw.clone(), Origin::Server, &self.limits) {
+            let answer = inbox::hand_out(&self.desk, message, lost).await;
+            // A child that reads nothing will not read this either.
+            let _told =
+                answer.and_then(|answer| self.stdin.upgrade().map(|stdin| stdin.try_send(answer)));
+            return;
         }
-        Reader::Awaited => {
-            lock(desk).keep(raw);
+        let claims = memchr::memmem::find(&raw, b"jsonrpc").is_some();
+        let asked = if claims { lock(&self.desk).refused(&raw) } else { None };
+        match asked {
+            // Whoever waits for a message is told, on record, what is wrong with this one.
+            Some((to, reader)) => {
+                inbox::hand(&self.desk, &to, &reader, Incoming::Refused(raw), lost).await;
+            }
+            None => lost("not_a_message"),
         }
     }
-    None
 }
 
 /// The messages of one line: one, or those of a batch where there are any.
@@ -434,35 +351,16 @@ async fn read_line<R: AsyncRead + Unpin>(
     }
 }
 
-/// Passes a child's stderr on to our log, through `quiet`, which masks it.
-async fn read_stderr(stderr: impl AsyncRead + Unpin, name: String, quiet: super::stdio::Quiet) {
-    const LONGEST: usize = 8 * 1024;
-    let mut reader = BufReader::new(stderr);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match read_line(&mut reader, &mut line, LONGEST).await {
-            Ok(Line::Whole) => {
-                let text = quiet(&String::from_utf8_lossy(&line));
-                tracing::info!(connection = %name, line = %text, "stderr");
-            }
-            // Past an over-long line, keep the pipe empty without framing it.
-            Ok(Line::TooLong) => {
-                let _ends = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
-                return;
-            }
-            Ok(Line::End) | Err(_) => return,
-        }
-    }
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use proptest::prelude::*;
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
-    use crate::types::Secret;
+    use crate::types::SubjectId;
+    use crate::upstream::inbox::{IN_FLIGHT_SHARED, LOOK};
+    use crate::upstream::seats::Seats;
+    use crate::upstream::testing::Notes;
 
     async fn lines(reader: impl AsyncRead + Unpin) -> Vec<Vec<u8>> {
         let mut reader = BufReader::new(reader);
@@ -493,16 +391,18 @@ mod tests {
         }
     }
 
-    fn sh(script: &str) -> Child {
-        let launch = Launch {
-            name: "x".to_owned(),
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".to_owned(), script.to_owned()],
-            environment: vec![("PATH".to_owned(), Secret::new("/usr/bin:/bin"))],
-            folder: None,
-            quiet: Arc::new(str::to_owned),
-        };
-        Child::start(&launch, Limits::default()).unwrap()
+    async fn sh(script: &str) -> Child {
+        start(script, &Notes::new(), For::Session(SessionId::generate().unwrap())).await
+    }
+
+    async fn start(script: &str, notes: &Notes, whom: For) -> Child {
+        let seat = Seats::new(1, 1).take(Some(&SubjectId::generate().unwrap())).unwrap();
+        let launch = notes.launch(script);
+        Child::start(&launch, Limits::default(), whom, seat, |_| ()).await.unwrap()
+    }
+
+    fn party() -> Party {
+        "p".into()
     }
 
     fn ping(id: usize, filler: usize) -> Message {
@@ -519,10 +419,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_that_does_not_read_can_be_ended() {
-        let child = sh("exec sleep 600");
+        let child = sh("exec sleep 600").await;
         let mut inboxes = Vec::new();
         for id in 0..4 {
-            inboxes.push(child.request(&ping(id, 200_000), false).await.unwrap());
+            inboxes.push(child.request(&party(), &ping(id, 200_000), false).await.unwrap());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
         ends(child.end()).await;
@@ -533,16 +433,92 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_that_will_say_nothing_more_is_ended() {
-        let child = sh("exec >&-; exec sleep 600");
-        let mut inbox = child.request(&ping(1, 1), false).await.unwrap();
+        let child = sh("exec >&-; exec sleep 600").await;
+        let mut inbox = child.request(&party(), &ping(1, 1), false).await.unwrap();
         assert!(ends(inbox.next()).await.unwrap().is_err());
         assert!(!child.is_running());
     }
 
     #[tokio::test]
     async fn a_line_without_end_ends_the_child() {
-        let child = sh("trap '' PIPE; head -c 5000000 /dev/zero; exec sleep 600");
-        let mut inbox = child.request(&ping(1, 1), false).await.unwrap();
+        let child = sh("trap '' PIPE; head -c 5000000 /dev/zero; exec sleep 600").await;
+        let mut inbox = child.request(&party(), &ping(1, 1), false).await.unwrap();
         assert!(ends(inbox.next()).await.unwrap().is_err());
+    }
+
+    /// Answers request 1 after many notifications of its progress, and everything else at once.
+    const CHATTY: &str = r#"read a
+        i=0
+        while [ $i -lt 3000 ]; do
+            echo '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1}}'
+            i=$((i + 1))
+        done
+        read b
+        echo '{"jsonrpc":"2.0","id":2,"result":{}}'
+        read c
+        echo "$c" >&2"#;
+
+    fn call(id: usize) -> Message {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"_meta":{{"progressToken":{id}}}}}}}"#
+        );
+        Message::decode(text.into(), Origin::Client, &Limits::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_of_a_shared_child_is_cut_off_and_others_are_answered() {
+        let notes = Notes::new();
+        let child = start(CHATTY, &notes, For::All).await;
+        let mut slow = child.request(&"alice".into(), &call(1), false).await.unwrap();
+        let mut quick = child.request(&"bob".into(), &call(1), false).await.unwrap();
+        let answer = ends(quick.next()).await.unwrap().unwrap();
+        let Incoming::Message(answer) = answer else { panic!("{answer:?}") };
+        assert_eq!(answer.id().unwrap().as_json(), "1");
+        let mut told = 0;
+        let error = loop {
+            match ends(slow.next()).await.unwrap() {
+                Ok(_) => told += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, UpstreamError::TooSlow), "{error}");
+        assert_eq!(told, IN_FLIGHT_SHARED);
+        drop(slow);
+        // It ends by itself when it has read what it is told.
+        let mut gone = child.gone.clone();
+        ends(gone.wait_for(|gone| *gone)).await.unwrap();
+        let notes = notes.take().await;
+        let said = notes.iter().map(|(_, body)| body.as_str()).collect::<String>();
+        assert!(said.contains("notifications/cancelled"), "the server is told: {said}");
+        let lost = notes.iter().find(|(leaf, _)| leaf["code"] == "too_slow");
+        assert!(lost.is_some(), "{notes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_alone_holds_the_child_up_and_loses_nothing() {
+        let child = sh(&CHATTY.replace("read b", "").replace("\"id\":2", "\"id\":1")).await;
+        let mut slow = child.request(&party(), &call(1), false).await.unwrap();
+        tokio::time::sleep(LOOK * 2).await;
+        let mut told = 0;
+        while let Some(message) = ends(slow.next()).await {
+            message.unwrap();
+            told += 1;
+        }
+        assert_eq!(told, 3001);
+    }
+
+    #[tokio::test]
+    async fn a_life_is_on_record() {
+        let notes = Notes::new();
+        let script = "echo hello; echo 'user 078-05-1120' >&2; exit 3";
+        let child = start(script, &notes, For::Session(SessionId::generate().unwrap())).await;
+        let mut gone = child.gone.clone();
+        ends(gone.wait_for(|gone| *gone)).await.unwrap();
+        let notes = notes.take().await;
+        let kinds: Vec<_> = notes.iter().map(|(leaf, _)| leaf["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["child_started", "child_stderr", "child_dropped", "child_ended"]);
+        assert!(notes[1].1.contains("user") && !notes[1].1.contains("078"), "{notes:?}");
+        let (end, _) = &notes[3];
+        assert_eq!((&end["asked"], &end["exit"]), (&false.into(), &3.into()), "{end}");
     }
 }

@@ -127,7 +127,7 @@ impl HttpUpstream {
         // than was masked.
         let kind = match &body {
             Body::Empty => None,
-            Body::Message(_) => Some(headers::JSON),
+            Body::Message(_) | Body::Decoded(_) => Some(headers::JSON),
             Body::Stream(_) => Some(headers::EVENT_STREAM),
         };
         if let Some(kind) = kind {

@@ -4,13 +4,29 @@
 //! An upstream takes a [`Durable`]`<`[`Permit`]`>` and nothing else, so nothing is sent that
 //! policy did not allow or that is not yet on record. What comes back is raw: it exists only
 //! between here and the masking in `gateway`, and is never logged.
+//!
+//! Of children: [`launch`] and [`sandbox`] start one, [`child`] speaks with it, [`desk`] and
+//! [`shared`] know whose its messages are, [`inbox`] hands them over, [`own`] and [`common`] keep them, [`nursery`],
+//! [`seats`] and [`backoff`] bound them, [`witness`] and [`stderr`] put on record what they do.
 
+pub mod backoff;
 mod child;
+mod common;
 pub mod credential;
 mod desk;
 pub mod http;
+mod inbox;
+pub mod launch;
+mod nursery;
+mod own;
+mod rewrite;
+pub mod sandbox;
+mod seats;
+mod shared;
 pub mod sse;
+mod stderr;
 pub mod stdio;
+pub mod witness;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,6 +37,7 @@ use reqwest::header::HeaderMap;
 
 use crate::audit::Durable;
 use crate::mcp::sse::Event;
+use crate::mcp::{Kind, Message};
 use crate::policy::Permit;
 use crate::types::SessionId;
 
@@ -151,6 +168,9 @@ pub enum Body {
     Empty,
     /// One JSON-RPC message, raw and unmasked.
     Message(Bytes),
+    /// One JSON-RPC message, raw and unmasked, that was decoded within the same bounds to find out
+    /// whose it is.
+    Decoded(Box<Message>),
     /// An event stream.
     Stream(Events),
 }
@@ -159,19 +179,52 @@ pub enum Body {
 #[derive(Debug)]
 pub struct Events {
     /// What was read already and is given out first.
-    ahead: VecDeque<Result<Event, UpstreamError>>,
+    ahead: VecDeque<Result<Incoming, UpstreamError>>,
     source: EventSource,
+}
+
+/// One step of a stream.
+#[derive(Debug)]
+pub enum Incoming {
+    /// An event as it came over HTTP.
+    Event(Event),
+    /// A message that came on a pipe or stream that many share, decoded within the bounds that
+    /// hold for all to find out whose it is.
+    Message(Message),
+    /// What came there and is no message to the strict decoder, for the gateway to refuse.
+    Refused(Bytes),
+}
+
+impl Incoming {
+    /// How long it is, in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Event(event) => event.raw.len(),
+            Self::Message(message) => message.raw().len(),
+            Self::Refused(raw) => raw.len(),
+        }
+    }
+
+    /// Whether nothing follows it for the request that it was given to: it is the answer, or
+    /// something that the gateway will refuse.
+    fn is_last(&self) -> bool {
+        match self {
+            Self::Event(_) => false,
+            Self::Message(message) => matches!(message.kind(), Kind::Response { .. }),
+            Self::Refused(_) => true,
+        }
+    }
 }
 
 #[derive(Debug)]
 enum EventSource {
     Http(Box<http::EventStream>),
-    Child(child::Inbox),
+    Inbox(inbox::Inbox),
     /// Nothing will come.
     Nothing,
     /// An answer on a stream that was opened for it alone, and ends with it.
     Own {
-        inbox: child::Inbox,
+        inbox: inbox::Inbox,
         _stream: sse::Session,
     },
 }
@@ -182,18 +235,18 @@ impl Events {
     ///
     /// # Errors
     /// [`UpstreamError`] when the stream breaks; nothing follows then.
-    pub async fn next(&mut self) -> Option<Result<Event, UpstreamError>> {
+    pub async fn next(&mut self) -> Option<Result<Incoming, UpstreamError>> {
         if let Some(event) = self.ahead.pop_front() {
             return Some(event);
         }
         self.read().await
     }
 
-    async fn read(&mut self) -> Option<Result<Event, UpstreamError>> {
+    async fn read(&mut self) -> Option<Result<Incoming, UpstreamError>> {
         match &mut self.source {
             EventSource::Nothing => None,
-            EventSource::Http(stream) => stream.next().await,
-            EventSource::Child(inbox) | EventSource::Own { inbox, .. } => inbox.next_event().await,
+            EventSource::Http(stream) => Some(stream.next().await?.map(Incoming::Event)),
+            EventSource::Inbox(inbox) | EventSource::Own { inbox, .. } => inbox.next().await,
         }
     }
 
@@ -202,7 +255,7 @@ impl Events {
     pub async fn look_ahead<T>(
         &mut self,
         most: usize,
-        found: impl Fn(&Event) -> Option<T>,
+        found: impl Fn(&Incoming) -> Option<T>,
     ) -> Option<T> {
         let mut seen = 0;
         loop {
@@ -299,6 +352,35 @@ pub enum UpstreamError {
         /// The bound.
         limit: usize,
     },
+    /// As many children run for this subject as one may have; nothing was sent.
+    #[error("all {limit} processes that one user may have of this MCP server are in use")]
+    TooManyOfYours {
+        /// The bound.
+        limit: usize,
+    },
+    /// Children keep dying, and the next is not started yet; nothing was sent.
+    #[error(
+        "the MCP server ended early {deaths} times in a row; it is started again in {} s",
+        seconds(.retry_after)
+    )]
+    BackingOff {
+        /// How many died early, one after the other.
+        deaths: u32,
+        /// How long from now.
+        retry_after: Duration,
+    },
+    /// The answer was not read while others waited for the same child; its request was cancelled.
+    #[error("what the MCP server sent was not read fast enough; the call was given up")]
+    TooSlow,
+    /// A second client of a shared child says something else of itself than the first.
+    #[error(
+        "the MCP server works for all users in one process, and has greeted a client with another \
+         protocol version or other capabilities"
+    )]
+    HandshakeDiffers,
+    /// An answer to a request that was not made of this client.
+    #[error("this MCP server asks its clients nothing that could be answered")]
+    NotAsked,
     /// As many event streams are open as the configuration allows; nothing was sent.
     #[error("all {limit} event streams to this MCP server are in use; try again later")]
     TooManyStreams {
@@ -327,6 +409,27 @@ impl UpstreamError {
             Self::IdInUse => "id_in_use",
             Self::TooManyChildren { .. } | Self::TooManyStreams { .. } => "upstream_busy",
             Self::NotOffered => "not_offered",
+            Self::TooManyOfYours { .. } => "subject_busy",
+            Self::BackingOff { .. } => "upstream_restarting",
+            Self::TooSlow => "reader_too_slow",
+            Self::HandshakeDiffers => "handshake_differs",
+            Self::NotAsked => "not_asked",
+        }
+    }
+
+    /// In how many seconds trying again may help, where that is known.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::BackingOff { retry_after, .. } => Some(seconds(retry_after)),
+            _ => None,
         }
     }
 }
+
+/// Whole seconds, rounded up.
+fn seconds(span: &Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod testing;

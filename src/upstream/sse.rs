@@ -12,7 +12,7 @@
 //! The credential goes to the configured origin and nowhere else: an endpoint elsewhere is
 //! refused. Implements the client side of MCP 2024-11-05 `basic/transports`, HTTP with SSE.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex as SyncMutex};
 
 use bytes::Bytes;
@@ -23,16 +23,17 @@ use serde_json::value::RawValue;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::child::{self, Inbox};
 use super::credential::Credential;
-use super::desk::{Desk, lock};
+use super::desk::{Desk, Party, lock};
 use super::http::{self, EventStream};
-use super::stdio::{empty, json_headers, modern_status, stream, stream_end};
-use super::{Answer, Body, Bounds, EventSource, Events, Route, UpstreamError};
+use super::inbox::{self, Inbox};
+use super::own::protocol_session;
+use super::stdio::{begun, empty, stream, stream_end, with_session};
+use super::{Answer, Bounds, EventSource, Incoming, Route, UpstreamError};
 use crate::audit::Durable;
 use crate::mcp::{Kind, Limits, Message, Origin, headers, modern};
 use crate::policy::{Act, Permit};
-use crate::types::{SessionId, random};
+use crate::types::SessionId;
 
 /// One MCP server whose event streams are opened at one URL.
 #[derive(Debug)]
@@ -74,7 +75,8 @@ impl SseUpstream {
             Act::Message(message) => self.message(message, route, caller).await,
             Act::Listen => {
                 let session = self.session(route).await?.ok_or(UpstreamError::NotOffered)?;
-                Ok(events(EventSource::Child(Inbox::listen(&session.desk)?)))
+                let inbox = Inbox::listen(&session.desk, &session.party)?;
+                Ok(stream(VecDeque::new(), EventSource::Inbox(inbox)))
             }
             Act::End => {
                 let id = route.protocol_session.as_ref().ok_or(UpstreamError::SessionNeeded)?;
@@ -100,8 +102,9 @@ impl SseUpstream {
             return Ok(match answer? {
                 Said::Accepted => empty(StatusCode::ACCEPTED),
                 Said::Nothing => stream_end(),
-                Said::First(first, inbox) => {
-                    begun(first, StatusCode::OK, inbox, EventSource::Child)
+                Said::First(first) => {
+                    let (first, inbox) = *first;
+                    begun(first, false, EventSource::Inbox(inbox))
                 }
             });
         }
@@ -112,21 +115,15 @@ impl SseUpstream {
         }
         let session = self.open().await?;
         let (first, inbox) = match self.exchange(&session, message, caller).await? {
-            Said::First(first, inbox) => (first, inbox),
+            Said::First(first) => *first,
             Said::Accepted => return Ok(empty(StatusCode::ACCEPTED)),
             Said::Nothing => return Ok(stream_end()),
         };
         if is_modern {
-            let status = modern_status(&first);
-            let own = |inbox| EventSource::Own { inbox, _stream: session };
-            return Ok(begun(first, status, inbox, own));
+            return Ok(begun(first, true, EventSource::Own { inbox, _stream: session }));
         }
         let id = self.keep(session, route).await?;
-        let mut answer = begun(first, StatusCode::OK, inbox, EventSource::Child);
-        if let Ok(value) = HeaderValue::from_str(&id) {
-            answer.headers.insert(headers::SESSION_ID, value);
-        }
-        Ok(answer)
+        Ok(with_session(begun(first, false, EventSource::Inbox(inbox)), &id))
     }
 
     /// Posts a message; for a request, waits for the first message that it brings.
@@ -138,13 +135,14 @@ impl SseUpstream {
     ) -> Result<Said, UpstreamError> {
         let lost = |_| UpstreamError::BrokeOff { why: "the message was lost".to_owned() };
         let post = self.post(session, message, caller).await?;
-        let Kind::Request { id, .. } = message.kind() else {
+        let Kind::Request { .. } = message.kind() else {
             tokio::spawn(post).await.map_err(lost)??;
             lock(&session.desk).withdraw(message);
             return Ok(Said::Accepted);
         };
         // Before it is sent, so that no answer comes too early.
-        let mut inbox = Inbox::ask(&session.desk, id.clone(), message, None)?;
+        let (mut inbox, _as_it_was) =
+            Inbox::ask(&session.desk, &session.party, message, None, false)?;
         let mut posting = tokio::spawn(post);
         let mut posted = false;
         let first = loop {
@@ -159,7 +157,7 @@ impl SseUpstream {
             }
         };
         Ok(match first.transpose()? {
-            Some(first) => Said::First(first, inbox),
+            Some(first) => Said::First(Box::new((first, inbox))),
             None => Said::Nothing,
         })
     }
@@ -235,9 +233,7 @@ impl SseUpstream {
 
     /// Keeps a stream for the client that has initialized it, under a new id.
     async fn keep(&self, session: Session, route: &Route) -> Result<String, UpstreamError> {
-        let bytes: [u8; 16] =
-            random().map_err(|error| UpstreamError::BrokeOff { why: error.to_string() })?;
-        let id = format!("{:032x}", u128::from_be_bytes(bytes));
+        let id = protocol_session()?;
         let kept = (route.session.clone(), Arc::new(session));
         self.sessions.lock().await.insert(id.clone(), kept);
         Ok(id)
@@ -276,7 +272,7 @@ enum Said {
     /// That it has it: nothing more is owed for a notification or a response.
     Accepted,
     /// The first message that a request brings, and where the others will come.
-    First(Bytes, Inbox),
+    First(Box<(Incoming, Inbox)>),
     /// Nothing any more, since the request was cancelled.
     Nothing,
 }
@@ -310,30 +306,13 @@ async fn endpoint(url: &Url, events: &mut EventStream) -> Result<Url, UpstreamEr
     }
 }
 
-/// An answer that begins with `first`; `source` says where the rest comes from.
-fn begun(
-    first: Bytes,
-    status: StatusCode,
-    mut inbox: Inbox,
-    source: impl FnOnce(Inbox) -> EventSource,
-) -> Answer {
-    if child::is_answer(&first) {
-        inbox.finish();
-        return Answer { status, headers: json_headers(), body: Body::Message(first) };
-    }
-    let ahead = child::as_event(&first).into_iter().map(Ok).collect();
-    stream(Events { ahead, source: source(inbox) })
-}
-
-fn events(source: EventSource) -> Answer {
-    stream(Events { ahead: std::collections::VecDeque::new(), source })
-}
-
 /// One open stream. Dropping it closes it; whoever waits for an answer on it is told.
 #[derive(Debug)]
 pub(super) struct Session {
     endpoint: Url,
     desk: Arc<SyncMutex<Desk>>,
+    /// The one who talks on it.
+    party: Party,
     reading: AbortHandle,
     _place: OwnedSemaphorePermit,
 }
@@ -351,7 +330,13 @@ impl Session {
             let how = read(events, &readers, &limits).await;
             lock(&readers).close(how);
         });
-        Self { endpoint, desk, reading: reading.abort_handle(), _place: place }
+        Self {
+            endpoint,
+            desk,
+            party: "stream".into(),
+            reading: reading.abort_handle(),
+            _place: place,
+        }
     }
 
     fn is_open(&self) -> bool {
@@ -389,19 +374,24 @@ async fn read(mut events: EventStream, desk: &SyncMutex<Desk>, limits: &Limits) 
             return "an event is not UTF-8".to_owned();
         }
         let raw = Bytes::from(data);
-        match Message::decode(raw.clone(), Origin::Server, limits) {
-            Ok(message) => child::hand_out(desk, &message).await,
-            // The gateway refuses it as it does everywhere, if it can be told for whom it is. If
-            // not, somebody would wait for it for ever.
-            Err(_) => {
-                let reader = seeming_id(&raw).and_then(|id| lock(desk).asked(id.get()));
-                let Some(reader) = reader else {
-                    return "it sent what is no JSON-RPC message".to_owned();
-                };
-                let _reader_left = reader.send(raw).await;
-            }
+        if let Ok(message) = Message::decode(raw.clone(), Origin::Server, limits) {
+            // Only a child that many share is ever answered here.
+            let _none = inbox::hand_out(desk, message, lost).await;
+            continue;
         }
+        // The gateway refuses it as it does everywhere, if it can be told for whom it is. If not,
+        // somebody would wait for it for ever.
+        let asked = seeming_id(&raw).and_then(|id| lock(desk).asked(id.get()));
+        let Some((to, reader)) = asked else {
+            return "it sent what is no JSON-RPC message".to_owned();
+        };
+        inbox::hand(desk, &to, &reader, Incoming::Refused(raw), lost).await;
     }
+}
+
+/// Says what reached nobody.
+fn lost(why: &'static str) {
+    tracing::debug!(why, "a message of an event stream reaches nobody");
 }
 
 /// The id that a lax reader finds in a message that is none. It decides nothing but who is told.

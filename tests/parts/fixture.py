@@ -159,7 +159,7 @@ async def progress(ctx, _params) -> dict[str, Any]:
     return content(text("three steps were reported"))
 
 
-async def slow(_ctx, params) -> dict[str, Any]:
+async def slow_in_file(_ctx, params) -> dict[str, Any]:
     """Says in a file that it has begun, and how it ended: when told to there, or cancelled."""
     file = Path(params.arguments["file"])
     file.write_text("begun")
@@ -171,6 +171,13 @@ async def slow(_ctx, params) -> dict[str, Any]:
         raise
     file.write_text("ended")
     return content(text("ended as told"))
+
+
+async def slow(ctx, _params) -> dict[str, Any]:
+    """Says that it has begun, and takes long enough to be cancelled."""
+    await ctx.session.report_progress(0, 100, "begun")
+    await asyncio.sleep(30)
+    return content(text("nobody cancelled"))
 
 
 async def reconnection(ctx, _params) -> dict[str, Any]:
@@ -304,8 +311,9 @@ TOOLS: dict[str, Any] = {
     ),
     "test_tool_with_logging": logging,
     "test_tool_with_progress": progress,
-    "test_slow": (slow, schema(file=STRING)),
+    "test_slow_in_file": (slow_in_file, schema(file=STRING)),
     "test_reconnection": reconnection,
+    "test_slow": slow,
     "test_sampling": (sampling, schema(prompt=STRING)),
     "test_elicitation": (elicit(None, USER), schema(message=STRING)),
     "test_elicitation_sep1034_defaults": elicit("Who are you?", DEFAULTS),

@@ -2,11 +2,11 @@
 """Installs the real parts that the story tests run: `setup.py DEST`.
 
 Node 22, MCP servers, MCP clients and an OIDC provider come from the npm registry and PyPI, every
-package and its dependencies pinned by version and hash (package-lock.json, requirements.txt). A
+package and its dependencies pinned by version and hash (package-lock.json, requirements*.txt). A
 second run finds the stamp of the first and is done in milliseconds; runs at the same time wait for
 one another. No install script of any package is run.
 
-Prints one JSON line: {"dir", "node", "python", "missing": {part: reason}}. What cannot be
+Prints one JSON line: {"dir", "node", "python", "python1", "missing": {part: reason}}. What cannot be
 installed is named in "missing" with the reason, so that the tests which need it can say why they
 were skipped.
 
@@ -74,11 +74,11 @@ def install_npm(folder):
                    "--loglevel=error"], folder)
 
 
-def install_venv(folder):
+def install_venv(folder, requirements):
     run("python3 -m venv", [sys.executable, "-m", "venv", "venv"], folder)
     pip = str(folder / "venv/bin/python")
     run("pip install", [pip, "-m", "pip", "install", "--quiet", "--require-hashes",
-                        "--only-binary=:all:", "-r", str(HERE / "requirements.txt")], folder)
+                        "--only-binary=:all:", "-r", str(HERE / requirements)], folder)
 
 
 def find_node(folder):
@@ -106,7 +106,8 @@ def copy_scripts(folder):
 
 def setup(dest):
     dest.mkdir(parents=True, exist_ok=True)
-    found = {"dir": str(dest / "npm"), "node": None, "python": None, "missing": {}}
+    found = {"dir": str(dest / "npm"), "node": None, "python": None, "python1": None,
+             "missing": {}}
     with open(dest / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -114,11 +115,14 @@ def setup(dest):
             found["node"] = find_node(dest / "npm")
         except Missing as reason:
             found["missing"]["node"] = str(reason)
-        try:
-            stamped(dest / "pypi", ("requirements.txt",), install_venv)
-            found["python"] = str(dest / "pypi/venv/bin/python")
-        except Missing as reason:
-            found["missing"]["python"] = str(reason)
+        # What needs version 1 of the package mcp lives apart from what needs version 2.
+        for part, pins, place in [("python", "requirements.txt", "pypi"),
+                                  ("python1", "requirements-mcp1.txt", "pypi1")]:
+            try:
+                stamped(dest / place, (pins,), lambda folder: install_venv(folder, pins))
+                found[part] = str(dest / place / "venv/bin/python")
+            except Missing as reason:
+                found["missing"][part] = str(reason)
         (dest / "npm").mkdir(exist_ok=True)
         copy_scripts(dest / "npm")
     print(json.dumps(found))

@@ -5,33 +5,36 @@
 use crate::support::conformance::{Difference, Run};
 use crate::support::relay::Relay;
 use crate::support::site::Server;
+use crate::support::world::Upstream;
 use crate::support::{Idp, Person, Raw, Site, World};
 
 crate::stories![
     legacy_scenarios_see_no_gateway,
     modern_scenarios_see_no_gateway,
+    legacy_scenarios_of_the_typescript_sdk,
+    modern_scenarios_of_the_typescript_sdk,
     legacy_scenarios_in_front_of_stdio,
     modern_scenarios_in_front_of_stdio,
     legacy_scenarios_in_front_of_sse,
 ];
 
 /// Everything goes, so that only the gateway itself can make a difference.
-const EVERYTHING: &str = r#"@id("everything") permit(principal, action, resource);"#;
+pub const EVERYTHING: &str = r#"@id("everything") permit(principal, action, resource);"#;
 
 /// A difference that is there on purpose. The list may only shrink: an entry that nothing differs
 /// by any more fails its story.
-struct Meant {
-    versions: &'static [&'static str],
-    scenario: &'static str,
-    check: &'static str,
-    /// Members of the check, as JSON pointers.
-    at: &'static [&'static str],
+pub struct Meant {
+    pub versions: &'static [&'static str],
+    pub scenario: &'static str,
+    pub check: &'static str,
+    /// Members of the check, as JSON pointers without array indices.
+    pub at: &'static [&'static str],
     /// Why it is meant. Read by people.
-    _because: &'static str,
+    pub _because: &'static str,
 }
 
 const BOTH: &[&str] = &["2025-11-25", "2026-07-28"];
-const MODERN: &[&str] = &["2026-07-28"];
+pub const MODERN: &[&str] = &["2026-07-28"];
 
 const MEANT: &[Meant] = &[
     Meant {
@@ -161,6 +164,72 @@ const MEANT: &[Meant] = &[
     },
 ];
 
+/// The same with the server on the TypeScript SDK, which says less about headers.
+const MEANT_OF_TYPESCRIPT: &[Meant] = &[
+    Meant {
+        versions: BOTH,
+        scenario: "dns-rebinding-protection",
+        check: "localhost-host-rebinding-rejected",
+        at: &[
+            "/details/body/error/code",
+            "/details/body/error/data",
+            "/details/body/error/message",
+        ],
+        _because: "whoever listens refuses strangers itself, in its own words, and asks nobody",
+    },
+    Meant {
+        versions: &["2025-11-25"],
+        scenario: "sse-polling",
+        check: "incoming-response",
+        at: &["/details/headers/cache-control"],
+        _because: "what an answer holds depends on who asked: nobody may keep it for another",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-header-validation",
+        check: "sep-2243-server-reject-error-code",
+        at: OWN_WORDS,
+        _because: "who reads the body compares the headers: the gateway refuses, in its own words",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-header-validation",
+        check: "sep-2243-server-reject-invalid-headers",
+        at: OWN_WORDS,
+        _because: "as above",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-custom-header-server-validation",
+        check: "sep-2243-server-reject-invalid-param-chars",
+        at: REFUSED,
+        _because: "the gateway refuses headers that repeat no argument; the server lets them pass",
+    },
+    Meant {
+        versions: MODERN,
+        scenario: "http-custom-header-server-validation",
+        check: "sep-2243-server-reject-param-mismatch",
+        at: REFUSED,
+        _because: "as above",
+    },
+];
+
+/// The error that the gateway makes in a server's stead.
+const OWN_WORDS: &[&str] = &[
+    "/details/responseBody/error/message",
+    "/details/responseBody/error/data/mcpx",
+    "/details/responseBody/error/data/mismatch",
+];
+
+/// An error where the server has a result.
+const REFUSED: &[&str] = &[
+    "/details/responseBody/error",
+    "/details/responseBody/result",
+    "/details/responseStatus",
+    "/errorMessage",
+    "/status",
+];
+
 /// What a pipe cannot carry, between the same server on stdio or HTTP+SSE and on Streamable HTTP.
 const MEANT_OF_PIPES: &[Meant] = &[
     Meant {
@@ -180,11 +249,19 @@ const MEANT_OF_PIPES: &[Meant] = &[
 ];
 
 fn legacy_scenarios_see_no_gateway(world: &World) -> anyhow::Result<()> {
-    see_no_gateway(world, "2025-11-25")
+    see_no_gateway(world, "2025-11-25", |world| world.fixture(), MEANT)
 }
 
 fn modern_scenarios_see_no_gateway(world: &World) -> anyhow::Result<()> {
-    see_no_gateway(world, "2026-07-28")
+    see_no_gateway(world, "2026-07-28", |world| world.fixture(), MEANT)
+}
+
+fn legacy_scenarios_of_the_typescript_sdk(world: &World) -> anyhow::Result<()> {
+    see_no_gateway(world, "2025-11-25", |world| world.typescript_fixture(), MEANT_OF_TYPESCRIPT)
+}
+
+fn modern_scenarios_of_the_typescript_sdk(world: &World) -> anyhow::Result<()> {
+    see_no_gateway(world, "2026-07-28", |world| world.typescript_fixture(), MEANT_OF_TYPESCRIPT)
 }
 
 fn legacy_scenarios_in_front_of_stdio(world: &World) -> anyhow::Result<()> {
@@ -202,10 +279,15 @@ fn legacy_scenarios_in_front_of_sse(world: &World) -> anyhow::Result<()> {
     see_no_pipe(world, "2025-11-25", |site| site.sse("fixture", &fixture.url))
 }
 
-fn see_no_gateway(world: &World, version: &str) -> anyhow::Result<()> {
+fn see_no_gateway(
+    world: &World,
+    version: &str,
+    fixture: impl Fn(&World) -> anyhow::Result<Upstream>,
+    meant: &[Meant],
+) -> anyhow::Result<()> {
     let idp = world.idp()?;
     // Each run gets a server in the same state.
-    let (first, second, third) = (world.fixture()?, world.fixture()?, world.fixture()?);
+    let (first, second, third) = (fixture(world)?, fixture(world)?, fixture(world)?);
     let server = Site::new(world, &idp)
         .http("gateway", &second.url)
         .http("connect", &third.url)
@@ -222,8 +304,8 @@ fn see_no_gateway(world: &World, version: &str) -> anyhow::Result<()> {
     let connected = alice.connect("connect")?;
     let connect = Run::new(world, "connect", version, &connected.url)?;
 
-    agree(version, MEANT, &direct, "gateway", &gateway);
-    agree(version, MEANT, &direct, "connect", &connect);
+    agree(version, meant, &direct, "gateway", &gateway);
+    agree(version, meant, &direct, "connect", &connect);
     server.verify()?.exits(0);
     Ok(())
 }
@@ -258,7 +340,7 @@ fn relay(server: &Server, idp: &Idp, connection: &str) -> anyhow::Result<Relay> 
 
 /// Fails unless a run differs from the direct one in what is meant, and in all of it.
 #[track_caller]
-fn agree(version: &str, meant: &[Meant], direct: &Run, name: &str, run: &Run) {
+pub fn agree(version: &str, meant: &[Meant], direct: &Run, name: &str, run: &Run) {
     let meant: Vec<_> = meant.iter().filter(|meant| meant.versions.contains(&version)).collect();
     let counts = format!("direct {:?}, {name} {:?}", direct.counts(), run.counts());
     let differences = direct.differences(run);

@@ -18,6 +18,7 @@
 mod approve;
 mod audit;
 mod baseline;
+mod children;
 mod clients;
 mod conformance;
 mod crash;
@@ -27,10 +28,12 @@ mod hidden;
 mod hostile;
 mod keyring;
 mod login;
+mod matrix;
 mod mediation;
 mod pairs;
 mod refused;
 mod resume;
+mod scenarios;
 mod servers;
 mod serving;
 mod smuggle;
@@ -49,11 +52,14 @@ fn main() -> ExitCode {
         ("keyring", keyring::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
+        ("children", children::STORIES),
         ("clients", clients::STORIES),
         ("streams", streams::STORIES),
         ("resume", resume::STORIES),
         ("conformance", conformance::STORIES),
         ("pairs", pairs::STORIES),
+        ("scenarios", scenarios::STORIES),
+        ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),

@@ -120,7 +120,7 @@ fn all_arrives(
         {"tool": "no_such_tool"},
         // In the modern era these are repeated as headers, which the server compares.
         {"tool": "test_mirrored_headers", "arguments": {"region": "Zürich", "priority": 7}},
-        {"tool": "test_slow", "arguments": {"file": &file}, "cancel": &file},
+        {"tool": "test_slow_in_file", "arguments": {"file": &file}, "cancel": &file},
         {"tool": "test_simple_text"},
     ]);
     let seen = walk(world, alice, target, pair.mode, &steps)?.finish()?.exits(0);
@@ -254,7 +254,7 @@ fn legacy_clients_that_hang_up_cancel_nothing(world: &World) -> anyhow::Result<(
             let params = json!({"name": tool, "arguments": {"file": &file}});
             json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
         };
-        let slow = post(&relay.url, Some(&session)).body(call(1, "test_slow").to_string());
+        let slow = post(&relay.url, Some(&session)).body(call(1, "test_slow_in_file").to_string());
         let waiting = http::runtime().spawn(async { slow.send().await });
         until("the call is under way", || Ok((says(&file) == "begun").then_some(())))?;
         waiting.abort();
@@ -279,7 +279,7 @@ fn an_event_stream_that_breaks(world: &World) -> anyhow::Result<()> {
     let alice = Person::logged_in(world, "alice", &server, &idp)?;
     let connected = alice.connect("sse")?;
     let file = world.dir().join("slow");
-    let steps = json!([{"tool": "test_slow", "arguments": {"file": &file}}]);
+    let steps = json!([{"tool": "test_slow_in_file", "arguments": {"file": &file}}]);
     let walking = walk(world, &alice, &connected.target(), "legacy", &steps)?;
     until("the call is under way", || Ok((says(&file) == "begun").then_some(())))?;
     sse.kill();

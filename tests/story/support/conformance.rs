@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use anyhow::Context as _;
@@ -22,6 +23,25 @@ pub struct Run {
     pub passed: bool,
     /// What it printed at the end.
     pub summary: String,
+}
+
+const SUITE: &str = "@modelcontextprotocol/conformance/dist/index.js";
+
+/// What a run noted in its folder, a folder for each scenario.
+fn noted(out: &Path, prefix: &str) -> anyhow::Result<BTreeMap<String, Vec<Value>>> {
+    let mut scenarios = BTreeMap::new();
+    for entry in fs::read_dir(out).context("no results")? {
+        let entry = entry?;
+        let folder = entry.file_name().to_string_lossy().into_owned();
+        let scenario = STAMP.replace(&folder, "").trim_start_matches(prefix).to_owned();
+        // A scenario that broke down leaves nothing.
+        let text = fs::read_to_string(entry.path().join("checks.json"));
+        let text = text.unwrap_or_else(|_| r#"[{"id":"scenario-broke-down"}]"#.to_owned());
+        let mut checks: Vec<Value> = serde_json::from_str(&text)?;
+        checks.iter_mut().for_each(steady);
+        scenarios.insert(scenario, checks);
+    }
+    Ok(scenarios)
 }
 
 /// Something that two runs saw differently.
@@ -46,27 +66,58 @@ impl Run {
     /// The suite cannot be run.
     pub fn new(world: &World, name: &str, version: &str, url: &str) -> anyhow::Result<Self> {
         let out = world.dir().join("conformance").join(name);
-        let suite = "@modelcontextprotocol/conformance/dist/index.js";
         let mut command = world.command(world.parts().node()?)?;
-        command.arg(world.parts().package(suite)).args(["server", "--url", url]);
+        command.arg(world.parts().package(SUITE)).args(["server", "--url", url]);
         command.args(["--requirements", version, "--output-dir"]).arg(&out);
         // It runs some fifty scenarios.
         let proc = Proc::start(world, &format!("conformance {name}"), command)?;
         let output = proc.finish_within(5 * PATIENCE)?;
-        let mut scenarios = BTreeMap::new();
-        for entry in fs::read_dir(&out).with_context(|| format!("no results: {output:#?}"))? {
-            let entry = entry?;
-            let folder = entry.file_name().to_string_lossy().into_owned();
-            let scenario = STAMP.replace(&folder, "").trim_start_matches("server-").to_owned();
-            // A scenario that broke down leaves nothing.
-            let text = fs::read_to_string(entry.path().join("checks.json"));
-            let text = text.unwrap_or_else(|_| r#"[{"id":"scenario-broke-down"}]"#.to_owned());
-            let mut checks: Vec<Value> = serde_json::from_str(&text)?;
-            checks.iter_mut().for_each(steady);
-            scenarios.insert(scenario, checks);
-        }
+        let scenarios = noted(&out, "server-").with_context(|| format!("{output:#?}"))?;
         let summary = output.stdout.split("=== SUMMARY ===").nth(1).unwrap_or_default().to_owned();
         Ok(Self { scenarios, passed: output.code == 0, summary })
+    }
+
+    /// Runs client scenarios of a protocol version, each against a client that `command` starts,
+    /// a few at a time. `ways` is what the client finds in `SCENARIO_WAYS`; see
+    /// `tests/parts/scenario.mjs`.
+    ///
+    /// # Errors
+    /// The suite cannot be run.
+    pub fn of_client(
+        world: &World,
+        name: &str,
+        version: &str,
+        scenarios: &[&str],
+        ways: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let parts = world.parts();
+        let out = world.dir().join("conformance").join(name);
+        let preload = parts.script("loopback.cjs");
+        let client = [parts.node()?.display(), parts.script("scenario.mjs").display()]
+            .map(|word| word.to_string())
+            .join(" ");
+        let (mut passed, mut summary) = (true, String::new());
+        for few in scenarios.chunks(3) {
+            let mut running = vec![];
+            for scenario in few {
+                let mut command = world.command(parts.node()?)?;
+                // The scenarios' servers listen on every interface otherwise.
+                command.env("NODE_OPTIONS", format!("--require {}", preload.display()));
+                if let Some(ways) = ways {
+                    command.env("SCENARIO_WAYS", ways);
+                }
+                command.arg(parts.package(SUITE)).args(["client", "--command", &client]);
+                command.args(["--scenario", scenario, "--spec-version", version, "--output-dir"]);
+                command.arg(&out);
+                running.push(Proc::start(world, scenario, command)?);
+            }
+            for proc in running {
+                let output = proc.finish_within(2 * PATIENCE)?;
+                passed &= output.code == 0;
+                summary.push_str(&output.stdout);
+            }
+        }
+        Ok(Self { scenarios: noted(&out, "")?, passed, summary })
     }
 
     /// How many checks ended in which way.
@@ -206,7 +257,8 @@ fn steady_members(members: &mut Map<String, Value>) {
             | "eventId"
             | "lastEventId"
             | "lastEventIdUsed"
-            | "last-event-id" => *value = json!(key),
+            | "last-event-id"
+            | "actualDelayMs" => *value = json!(key),
             // An event as the suite's reader gives it.
             "event" if value.get("id").is_some() => {
                 value["id"] = json!("EVENT");

@@ -14,6 +14,7 @@ pub mod relay;
 pub mod runner;
 pub mod site;
 pub mod sse;
+pub mod tap;
 pub mod wait;
 pub mod world;
 

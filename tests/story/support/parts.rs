@@ -14,6 +14,7 @@ pub struct Parts {
     dir: PathBuf,
     node: Option<PathBuf>,
     python: Option<PathBuf>,
+    python1: Option<PathBuf>,
     missing: BTreeMap<String, String>,
 }
 
@@ -43,7 +44,8 @@ impl Parts {
             },
             Err(error) => format!("python3 cannot be run: {error}"),
         };
-        let missing = ["node", "python"].map(|part| (part.to_owned(), reason.clone())).into();
+        let missing =
+            ["node", "python", "python1"].map(|part| (part.to_owned(), reason.clone())).into();
         Self { missing, ..Self::default() }
     }
 
@@ -69,6 +71,14 @@ impl Parts {
     /// [`Skip`] with the reason why there is none.
     pub fn python_program(&self, name: &str) -> Result<PathBuf, Skip> {
         Ok(self.python()?.with_file_name(name))
+    }
+
+    /// The Python that has what needs version 1 of the package `mcp`.
+    ///
+    /// # Errors
+    /// [`Skip`] with the reason why there is none.
+    pub fn python1(&self) -> Result<&Path, Skip> {
+        self.python1.as_deref().ok_or_else(|| self.skip("python1"))
     }
 
     /// A script of `tests/parts`, where it can find its packages.

@@ -145,10 +145,15 @@ impl<'a> Person<'a> {
 
     /// The command line that an MCP client is given for a connection over stdio.
     pub fn stdio(&self, connection: &str) -> Target {
+        Target::Command(self.stdio_command(connection))
+    }
+
+    /// The words of [`Self::stdio`].
+    pub fn stdio_command(&self, connection: &str) -> Vec<String> {
         // Some clients give their servers next to no environment: the home is an argument.
         let home = self.home().display().to_string();
         let argv = [MCPX, "--home", &home, "connect", connection, "--stdio"];
-        Target::Command(argv.map(str::to_owned).to_vec())
+        argv.map(str::to_owned).to_vec()
     }
 
     /// Calls a tool with a real client over a local port that is open for that long.

@@ -65,6 +65,11 @@ impl Output {
 }
 
 impl Proc {
+    /// The operating system's number for it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts a command with an empty standard input. Its output goes to files in the story's
     /// `logs` folder, which a failing story shows.
     ///
@@ -185,11 +190,6 @@ impl Proc {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Asks it to end (SIGTERM to it and its children).

@@ -93,6 +93,14 @@ impl<'a> Site<'a> {
         self
     }
 
+    /// Adds keys to the connection registered last, which `with` would put into its last table.
+    pub fn keyed(mut self, lines: &str) -> Self {
+        let table = "[[connection]]\n";
+        let at = self.connections.rfind(table).map_or(0, |at| at + table.len());
+        self.connections.insert_str(at, &format!("{lines}\n"));
+        self
+    }
+
     /// Adds or replaces a policy file.
     pub fn policy(mut self, file: &str, text: &str) -> Self {
         self.policies.retain(|(name, _)| name != file);

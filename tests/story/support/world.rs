@@ -259,6 +259,18 @@ impl<'a> World<'a> {
         Ok(Upstream { url: format!("http://127.0.0.1:{port}/{path}"), proc })
     }
 
+    /// The same server on the TypeScript SDK, over HTTP.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn typescript_fixture(&self) -> anyhow::Result<Upstream> {
+        let mut command = self.command(self.parts.node()?)?;
+        command.arg(self.parts.script("fixture.mjs"));
+        let mut proc = Proc::start(self, "typescript fixture", command)?;
+        let port = proc.first_json_line()?["port"].clone();
+        Ok(Upstream { url: format!("http://127.0.0.1:{port}/mcp"), proc })
+    }
+
     /// The server that the conformance suite is content with, over stdio.
     ///
     /// # Errors

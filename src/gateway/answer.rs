@@ -126,7 +126,8 @@ impl Gateway {
         if let Some(sealed) = echoed {
             given.insert(headers::SESSION_ID, sealed);
         }
-        self.recorder.record(trail.opened(status, given)).await.map(Opening::Recorded)
+        let recorded = self.recorder.record(trail.opened(status, given)).await?;
+        Ok(Opening::Recorded(Box::new(recorded)))
     }
 
     /// Judges and records a whole answer.

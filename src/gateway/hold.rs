@@ -84,7 +84,7 @@ impl Gateway {
         let (line, shown) =
             if caller.relayed { self.direct(None) } else { self.line(caller.owner(), &need.call) };
         tokio::spawn(self.hold_open(caller, need, waits, line));
-        Reply::Stream(Opening::Waiting(waiting), shown)
+        Reply::Stream(Opening::Waiting(Box::new(waiting)), shown)
     }
 
     fn until(&self, wait: Duration) -> Timestamp {

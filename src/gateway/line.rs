@@ -278,7 +278,7 @@ impl Gateway {
             Err(error) => return Err(unrecorded(&error, false)),
         };
         Err(match self.shelf.resume(&owner, place) {
-            Ok(pieces) => Reply::Stream(Opening::Resumed(resumed), pieces),
+            Ok(pieces) => Reply::Stream(Opening::Resumed(Box::new(resumed)), pieces),
             Err(_) => self.refuse(caller.refused(Refusal::stream_gone())).await,
         })
     }

@@ -118,14 +118,14 @@ impl From<mpsc::Receiver<Piece>> for Pieces {
 /// What allows a stream to begin.
 pub enum Opening {
     /// A record of the upstream's own head, of which something goes on to the client.
-    Recorded(Durable<Outbound>),
+    Recorded(Box<Durable<Outbound>>),
     /// The call's record. The head is the gateway's, and says no more than that there was a call;
     /// at most the client's own session id stands in it again.
     Forwarded(Arc<Durable<Permit>>, Option<HeaderValue>),
     /// The record of a stream's being taken up again.
-    Resumed(Durable<Resumed>),
+    Resumed(Box<Durable<Resumed>>),
     /// The record of a wait.
-    Waiting(Durable<Waiting>),
+    Waiting(Box<Durable<Waiting>>),
 }
 
 /// What a client gets.
@@ -153,9 +153,8 @@ impl Reply {
     /// Whether it tells of success, as far as its status does.
     pub(super) fn is_success(&self) -> bool {
         match self {
-            Self::Whole(outbound) | Self::Stream(Opening::Recorded(outbound), _) => {
-                outbound.get().status.is_success()
-            }
+            Self::Whole(outbound) => outbound.get().status.is_success(),
+            Self::Stream(Opening::Recorded(outbound), _) => outbound.get().status.is_success(),
             Self::Denied(denied) => denied.get().status.is_success(),
             Self::Stream(..) | Self::Batch(_) => true,
             Self::Refused(_) | Self::Left | Self::Unrecorded { .. } => false,

@@ -122,7 +122,7 @@ mod tests {
         let raw: Vec<_> = elements.iter().map(|e| std::str::from_utf8(&e.raw).unwrap()).collect();
         assert_eq!(raw, ["{\"a\":[1,{\"b\":\"],\"}]}", "7", "[[]]", "\"x\""]);
         for element in &elements {
-            assert!(text[element.start..].as_bytes().starts_with(&element.raw));
+            assert!(text.as_bytes()[element.start..].starts_with(&element.raw));
         }
     }
 

@@ -225,7 +225,7 @@ enum EventSource {
     /// An answer on a stream that was opened for it alone, and ends with it.
     Own {
         inbox: inbox::Inbox,
-        _stream: sse::Session,
+        _stream: Box<sse::Session>,
     },
 }
 

@@ -120,7 +120,7 @@ impl SseUpstream {
             Said::Nothing => return Ok(stream_end()),
         };
         if is_modern {
-            return Ok(begun(first, true, EventSource::Own { inbox, _stream: session }));
+            return Ok(begun(first, true, EventSource::Own { inbox, _stream: Box::new(session) }));
         }
         let id = self.keep(session, route).await?;
         Ok(with_session(begun(first, false, EventSource::Inbox(inbox)), &id))

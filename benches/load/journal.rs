@@ -53,8 +53,8 @@ impl Journal {
                 header[range].iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte))
             };
             let length = HEADER as u64 + number(0..4) + number(4..12);
-            // The last frame may be on its way.
-            if self.at + length > end {
+            // The last frame may be on its way; behind it is spare room, all zeros.
+            if self.at + length > end || header == [0; HEADER] {
                 return;
             }
             news.frames += 1;

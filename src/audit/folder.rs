@@ -131,7 +131,18 @@ impl JournalCheck<'_> {
             let size = self.size();
             match segment.next() {
                 Ok(None) => return Ok(()),
-                Ok(Some(frame)) => self.frame(&name, &mut segment, &frame)?,
+                Ok(Some(frame)) => {
+                    let bodies = self.bodies;
+                    let Err(error) = self.frame(&name, &mut segment, &frame) else { continue };
+                    let rest = self.cut_short(&mut segment, frame.at, size);
+                    // Its place is right and its bodies are not.
+                    let torn = last && self.size() == size && frame.header.first == size;
+                    let Some(rest) = rest.filter(|_| torn) else {
+                        return Err(error);
+                    };
+                    (self.bodies, self.unfinished) = (bodies, rest);
+                    return Ok(());
+                }
                 Err(fault @ Fault::Io(_)) => return Err(fault_in(&name, fault, size)),
                 Err(fault) => {
                     let rest = segment
@@ -142,7 +153,11 @@ impl JournalCheck<'_> {
                     // leaves of one. If it had ever been published, the journal is now too short.
                     let cut = matches!(fault, Fault::Short)
                         || segment.read(segment.at, rest).is_ok_and(|b| b.iter().all(|b| *b == 0));
-                    if last && cut {
+                    let at = segment.at;
+                    let rest = Some(rest).filter(|_| cut);
+                    if let Some(rest) = rest.or_else(|| self.cut_short(&mut segment, at, size))
+                        && last
+                    {
                         self.unfinished = rest;
                         return Ok(());
                     }
@@ -152,6 +167,15 @@ impl JournalCheck<'_> {
                 }
             }
         }
+    }
+
+    /// How many bytes from `at` on can be a write that is under way, or was cut short, in the
+    /// journal's spare room: nothing whole comes after them, and nothing of them was published.
+    fn cut_short(&self, segment: &mut Segment, at: u64, size: u64) -> Option<u64> {
+        segment.at = at;
+        let published = self.covered?.size > size;
+        let torn = !published && segment.tail_is_torn(size).unwrap_or(false);
+        torn.then(|| segment.length().ok()?.checked_sub(at)).flatten()
     }
 
     fn frame(&mut self, name: &str, segment: &mut Segment, frame: &Frame) -> Check<()> {

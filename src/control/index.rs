@@ -12,11 +12,11 @@ use crate::audit::{Entries, Entry, Reader, Record, RecordError, Recorder};
 use crate::store::{Store, StoreError};
 
 /// Entries that are indexed in one transaction.
-const BATCH: usize = 512;
+const BATCH: usize = 2048;
 
 /// How long entries may gather before they are indexed together, unless somebody waits: a
 /// transaction for each commit would sync the database as often as the log.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(500);
 
 /// The log could not be followed.
 #[derive(Debug, thiserror::Error)]

@@ -47,9 +47,37 @@ pub(super) struct Question<'a> {
     pub(super) approved: bool,
 }
 
+/// What a question is about, apart from its circumstances: it comes again and again.
+pub(super) struct Scene {
+    principal: EntityUid,
+    action: EntityUid,
+    resource: EntityUid,
+    pub(super) entities: Entities,
+}
+
+/// Which parts of the context policies speak of at all. The others can be left out, which nobody
+/// can tell: dates and addresses take Cedar longer than most conditions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reads {
+    now: bool,
+    source: bool,
+    arguments: bool,
+}
+
+impl Reads {
+    /// What the text of policies mentions, be it in a string or a name of something else.
+    pub(super) fn of(text: &str) -> Self {
+        Self {
+            now: text.contains("now"),
+            source: text.contains("source_ip"),
+            arguments: text.contains("arguments"),
+        }
+    }
+}
+
 impl Question<'_> {
-    /// The Cedar request and the entities that it speaks of.
-    pub(super) fn put(&self, facts: &Facts) -> Result<(Request, Entities), ContextError> {
+    /// The entities that the question speaks of.
+    pub(super) fn scene(&self) -> Result<Scene, ContextError> {
         let principal = uid("Subject", self.subject.id.as_str())?;
         let groups = self
             .subject
@@ -86,12 +114,22 @@ impl Question<'_> {
             entities.push(Entity::new_no_attrs(resource.clone(), HashSet::from([connection])));
         }
         let entities = Entities::from_entities(entities, None).map_err(failed)?;
-        let request = Request::new(principal, action, resource, self.context(facts)?, None)
-            .map_err(failed)?;
-        Ok((request, entities))
+        Ok(Scene { principal, action, resource, entities })
     }
 
-    fn context(&self, facts: &Facts) -> Result<Context, ContextError> {
+    /// The Cedar request, with what the policies read of the circumstances.
+    pub(super) fn request(
+        &self,
+        scene: &Scene,
+        facts: &Facts,
+        reads: Reads,
+    ) -> Result<Request, ContextError> {
+        let (principal, action) = (scene.principal.clone(), scene.action.clone());
+        let context = self.context(facts, reads)?;
+        Request::new(principal, action, scene.resource.clone(), context, None).map_err(failed)
+    }
+
+    fn context(&self, facts: &Facts, reads: Reads) -> Result<Context, ContextError> {
         let direction = match self.direction {
             Direction::ClientToServer => "client_to_server",
             Direction::ServerToClient => "server_to_client",
@@ -100,29 +138,28 @@ impl Question<'_> {
             ("approved".to_owned(), RestrictedExpression::new_bool(self.approved)),
             ("direction".to_owned(), text(direction)),
             (
-                "now".to_owned(),
-                RestrictedExpression::new_datetime(
-                    facts.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-                ),
-            ),
-            (
                 "grant_age_seconds".to_owned(),
                 RestrictedExpression::new_long(facts.grant_age_seconds),
             ),
         ];
-        if let Some(source) = facts.source {
+        if reads.now {
+            let now = facts.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            pairs.push(("now".to_owned(), RestrictedExpression::new_datetime(now)));
+        }
+        if let Some(source) = facts.source.filter(|_| reads.source) {
             pairs.push(("source_ip".to_owned(), RestrictedExpression::new_ip(source.to_string())));
         }
         if let Some(reason) = &facts.reason {
             pairs.push(("reason".to_owned(), text(reason)));
         }
+        if !reads.arguments {
+            return Context::from_pairs(pairs).map_err(failed);
+        }
         let arguments = self.params.and_then(|params| params.get("arguments"));
         if arguments.is_some_and(|arguments| !fits(arguments, &mut { MOST_VALUES })) {
             return Err(ContextError(format!("its arguments hold more than {MOST_VALUES} values")));
         }
-        if let Some(arguments) =
-            self.params.and_then(|params| params.get("arguments")).and_then(expression)
-        {
+        if let Some(arguments) = arguments.and_then(expression) {
             pairs.push(("arguments".to_owned(), arguments));
         } else {
             let none = RestrictedExpression::new_record([]).map_err(failed)?;

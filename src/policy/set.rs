@@ -441,9 +441,11 @@ impl PolicySet {
     }
 
     fn ask(&self, question: &Question<'_>, facts: &Facts) -> Result<Response, String> {
-        let (request, entities) = question.put(facts).map_err(|error| error.to_string())?;
-        let policies = self.slices.slice(&self.cedar, question);
-        Ok(self.authorizer.is_authorized(&request, &policies, &entities))
+        let slice = self.slices.slice(&self.cedar, question);
+        let failed = |error: super::context::ContextError| error.to_string();
+        let scene = slice.scene(question).map_err(failed)?;
+        let request = question.request(&scene, facts, slice.reads).map_err(failed)?;
+        Ok(self.authorizer.is_authorized(&request, &slice.policies, &scene.entities))
     }
 
     fn judge(&self, question: &Question<'_>, facts: &Facts) -> Verdict {

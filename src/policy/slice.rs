@@ -12,7 +12,8 @@ use cedar_policy::{
     ActionConstraint, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint,
 };
 
-use super::context::Question;
+use super::call::Target;
+use super::context::{ContextError, Question, Reads, Scene};
 
 /// Slices that are remembered. Who asks for more makes them anew.
 const REMEMBERED: usize = 1024;
@@ -22,7 +23,48 @@ const REMEMBERED: usize = 1024;
 pub(super) struct Slices {
     /// Every action that a policy names. Others differ in their groups only.
     named: BTreeSet<String>,
-    made: Mutex<HashMap<Key, Arc<PolicySet>>>,
+    made: Mutex<HashMap<Key, Arc<Slice>>>,
+}
+
+/// Some of the policies, and what questions are put to them.
+pub(super) struct Slice {
+    pub(super) policies: PolicySet,
+    /// What of the circumstances they speak of.
+    pub(super) reads: Reads,
+    /// What has been asked about, by action and target.
+    scenes: Mutex<HashMap<(String, Target), Arc<Scene>>>,
+}
+
+/// Scenes that a slice remembers.
+const SCENES: usize = 256;
+
+impl std::fmt::Debug for Slice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slice").field("policies", &self.policies).finish_non_exhaustive()
+    }
+}
+
+impl Slice {
+    fn of(policies: PolicySet) -> Self {
+        let text: String = policies.policies().map(ToString::to_string).collect();
+        Self { policies, reads: Reads::of(&text), scenes: Mutex::default() }
+    }
+
+    /// What a question of this slice is about.
+    pub(super) fn scene(&self, question: &Question<'_>) -> Result<Arc<Scene>, ContextError> {
+        let key = (question.action.to_owned(), question.target.clone());
+        let scenes = || self.scenes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(scene) = scenes().get(&key) {
+            return Ok(Arc::clone(scene));
+        }
+        let scene = Arc::new(question.scene()?);
+        let mut scenes = scenes();
+        if scenes.len() >= SCENES {
+            scenes.clear();
+        }
+        scenes.insert(key, Arc::clone(&scene));
+        Ok(scene)
+    }
 }
 
 /// All that a scope can tell apart, but for the tool, prompt or resource.
@@ -49,7 +91,7 @@ impl Slices {
     }
 
     /// Those of `all` that can decide the question.
-    pub(super) fn slice(&self, all: &PolicySet, question: &Question<'_>) -> Arc<PolicySet> {
+    pub(super) fn slice(&self, all: &PolicySet, question: &Question<'_>) -> Arc<Slice> {
         let key = Key {
             subject: question.subject.id.as_str().to_owned(),
             groups: question.subject.identity.groups.iter().cloned().collect(),
@@ -66,10 +108,10 @@ impl Slices {
             // The ids are taken from a set, so they differ; were one to be refused all the same,
             // the whole set is the slice.
             if slice.add(policy).is_err() {
-                return Arc::new(all.clone());
+                return Arc::new(Slice::of(all.clone()));
             }
         }
-        let slice = Arc::new(slice);
+        let slice = Arc::new(Slice::of(slice));
         let mut made = self.made();
         if made.len() >= REMEMBERED {
             made.clear();
@@ -78,7 +120,7 @@ impl Slices {
         slice
     }
 
-    fn made(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<PolicySet>>> {
+    fn made(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<Slice>>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -178,8 +220,14 @@ mod tests {
         "resource is Tool",
         "resource is Tool in Connection::\"crm\"",
     ];
-    const CONDITIONS: &[&str] =
-        &["", "when { context.approved }", "when { context.arguments.missing == 1 }"];
+    const CONDITIONS: &[&str] = &[
+        "",
+        "when { context.approved }",
+        "when { context.arguments.missing == 1 }",
+        "when { context.now > datetime(\"1969-01-01\") }",
+        "when { context has source_ip }",
+        "unless { context has \"now\" && context has arguments }",
+    ];
 
     fn policy() -> impl Strategy<Value = String> {
         let of = |choices: &'static [&'static str]| prop::sample::select(choices);
@@ -229,14 +277,15 @@ mod tests {
             };
             let facts = Facts {
                 now: Timestamp::from_second(0).unwrap(),
-                source: None,
+                source: Some("127.0.0.1".parse().unwrap()),
                 grant_age_seconds: 0,
                 reason: None,
             };
-            let (request, entities) = question.put(&facts).unwrap();
             let slices = Slices::of(&all);
-            let ask = |policies: &PolicySet| {
-                let response = Authorizer::new().is_authorized(&request, policies, &entities);
+            let ask = |policies: &PolicySet, scene: &Scene, reads: Reads| {
+                let request = question.request(scene, &facts, reads).unwrap();
+                let entities = &scene.entities;
+                let response = Authorizer::new().is_authorized(&request, policies, entities);
                 let mut reasons: Vec<_> =
                     response.diagnostics().reason().map(ToString::to_string).collect();
                 let mut errors: Vec<_> =
@@ -245,10 +294,12 @@ mod tests {
                 errors.sort();
                 (response.decision(), reasons, errors)
             };
-            let whole = ask(&all);
+            let whole = ask(&all, &question.scene().unwrap(), Reads::of("now source_ip arguments"));
             // The second time it is remembered.
             for _ in 0..2 {
-                prop_assert_eq!(&ask(&slices.slice(&all, &question)), &whole);
+                let slice = slices.slice(&all, &question);
+                let scene = slice.scene(&question).unwrap();
+                prop_assert_eq!(&ask(&slice.policies, &scene, slice.reads), &whole);
             }
         }
     }

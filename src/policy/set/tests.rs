@@ -284,7 +284,8 @@ fn completing_reaches_what_is_completed() {
 
 #[test]
 fn arguments_of_nothing_but_brackets_are_denied_at_once() {
-    let policies = set("permit (principal, action, resource);").unwrap();
+    let text = "permit (principal, action, resource) when { context.arguments has a };";
+    let policies = set(text).unwrap();
     let eng = subject(&["eng"]);
     let arguments = |n: usize| format!(r#"{{"a":[{}]}}"#, vec!["[]"; n].join(","));
     let few = tool(&eng, "get", &arguments(1000));

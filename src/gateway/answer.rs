@@ -208,13 +208,11 @@ impl Gateway {
         mut given: HeaderMap,
     ) -> Option<HeaderMap> {
         if let Some(id) = given.remove(headers::SESSION_ID) {
-            let grant = &caller.grant;
             // A server may repeat the id of a session that goes on.
             let known = caller.protocol_session.as_ref().and_then(|session| session.version);
             let id = id.to_str().ok()?.to_owned();
             let session = ProtocolSession { id, version: version.or(known) };
-            let (subject, connection) = (&grant.subject.id, &grant.connection);
-            let sealed = self.seal.seal_session(&session, subject, connection)?;
+            let sealed = self.seal.seal_session(&session, caller.grant.seals())?;
             given.insert(headers::SESSION_ID, HeaderValue::from_str(&sealed).ok()?);
         }
         Some(given)

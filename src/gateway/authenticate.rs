@@ -181,18 +181,18 @@ impl Gateway {
             Some(_) => {
                 // Of two, a server may well take the other one.
                 let sealed = single(&head.headers, headers::SESSION_ID).unwrap_or_default();
-                Some(self.seal.open_session(sealed, &grant.subject.id, &name)?)
+                Some(self.seal.open_session(sealed, grant.seals())?)
             }
         };
         let mut given = head.headers.clone();
         let mut place = None;
         if given.contains_key(headers::LAST_EVENT_ID) {
             let sealed = single(&given, headers::LAST_EVENT_ID).unwrap_or_default();
-            place = self.shelf.place(sealed, &grant.session, &grant.subject.id, &name);
+            place = self.shelf.place(sealed, &grant.session, grant.seals());
             if place.is_some() && head.method == Method::GET {
                 given.remove(headers::LAST_EVENT_ID);
             } else {
-                let id = self.seal.open(Sealed::Event, sealed, &grant.subject.id, &name)?;
+                let id = self.seal.open(Sealed::Event, sealed, grant.seals())?;
                 let id = HeaderValue::from_bytes(id.as_bytes()).map_err(|_| UnknownSession)?;
                 given.insert(headers::LAST_EVENT_ID, id);
             }

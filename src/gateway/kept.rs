@@ -45,7 +45,7 @@ impl Kept {
     /// The id under which the client can take the stream up after event `number`.
     pub(super) fn id(&self, number: u64) -> Option<String> {
         let text = format!("{} {} {number}", self.owner.session, self.stream);
-        self.shelf.seal.seal(Sealed::Place, &text, &self.owner.subject, &self.owner.connection)
+        self.shelf.seal.seal(Sealed::Place, &text, self.owner.seals())
     }
 
     /// Keeps a piece and gives it to the reader. Waits where nobody reads and no more may be kept.
@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn place(shelf: &Shelf, owner: &Owner, id: &str) -> Place {
-        shelf.place(id, &owner.session, &owner.subject, &owner.connection).unwrap()
+        shelf.place(id, &owner.session, owner.seals()).unwrap()
     }
 
     #[tokio::test]
@@ -283,8 +283,8 @@ mod tests {
             given.push(read(pieces.next().await.unwrap()).0);
         }
         let id = given.last().unwrap();
-        assert!(shelf.place(id, &bob.session, &bob.subject, &bob.connection).is_none());
-        assert!(shelf.place(id, &bob.session, &alice.subject, &alice.connection).is_none());
+        assert!(shelf.place(id, &bob.session, bob.seals()).is_none());
+        assert!(shelf.place(id, &bob.session, alice.seals()).is_none());
         let at = place(&shelf, &alice, id);
         let elsewhere = Owner { protocol_session: None, ..alice.clone() };
         assert_eq!(shelf.is_unasked(&elsewhere, &at), Err(Gone));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::seal::Of;
 use crate::mcp::mirror::Mirrored;
 use crate::policy::{Approved, Need};
 use crate::types::{
@@ -54,6 +55,12 @@ pub struct LiveGrant {
 }
 
 impl LiveGrant {
+    /// For whom what the gateway seals under this grant opens.
+    pub(super) fn seals(&self) -> Of<'_> {
+        let (subject, connection) = (&self.subject.id, &self.connection);
+        Of { subject, connection, session: Some(&self.session) }
+    }
+
     /// Whether the grant is over, and why.
     pub fn has_ended(&self, now: Timestamp) -> Option<Ended> {
         let state = *self.state.borrow();

@@ -239,11 +239,10 @@ impl Gateway {
         let data = data.filter(|data| !data.trim().is_empty());
         // An id comes back as it was, so it is sealed and not masked.
         let id = event.as_ref().and_then(|event| event.id.as_deref()).and_then(|id| {
-            let (subject, connection) = (&caller.grant.subject.id, &caller.grant.connection);
             if id.is_empty() {
                 Some(String::new())
             } else {
-                self.seal.seal(Sealed::Event, id, subject, connection)
+                self.seal.seal(Sealed::Event, id, caller.grant.seals())
             }
         });
         let retry = event.as_ref().and_then(|event| event.retry);

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use super::Gateway;
 use super::authenticate::Caller;
 use super::refusal::Refusal;
-use super::seal::Sealed;
+use super::seal::{Of, Sealed};
 use crate::mcp::{Era, Message, Origin, headers};
 use crate::policy::{Act, Call, Direction, Need};
 use crate::types::ApprovalId;
@@ -97,9 +97,8 @@ impl Gateway {
 
     fn open(&self, caller: &Caller, state: &str) -> Option<State> {
         let state: Cow<'_, str> = serde_json::from_str(state).ok()?;
-        let (subject, connection) = (&caller.grant.subject.id, &caller.grant.connection);
         let sealed = state.strip_prefix(MARK)?;
-        let text = self.seal.open(Sealed::State, sealed, subject, connection).ok()?;
+        let text = self.seal.open(Sealed::State, sealed, any_grant(caller)).ok()?;
         serde_json::from_str(&text).ok()
     }
 
@@ -127,8 +126,7 @@ impl Gateway {
             answers: text(ANSWERS),
         };
         let state = serde_json::to_string(&state).ok().filter(|state| state.len() <= ROOM)?;
-        let (subject, connection) = (&caller.grant.subject.id, &caller.grant.connection);
-        let sealed = self.seal.seal(Sealed::State, &state, subject, connection)?;
+        let sealed = self.seal.seal(Sealed::State, &state, any_grant(caller))?;
         let from = need.groups.join(" or ");
         let ask = json!({
             "mode": "url",
@@ -191,6 +189,12 @@ fn opens_pages(call: &Call) -> bool {
         .and_then(|params| params.get("_meta")?.get(headers::META_CLIENT_CAPABILITIES))
         .and_then(|capabilities| capabilities.get("elicitation")?.get("url"));
     call.era == Era::Modern && call.row().input && capabilities.is_some_and(|url| url.is_object())
+}
+
+/// A round may well come under another grant than the one before it: the yes is the subject's.
+fn any_grant(caller: &Caller) -> Of<'_> {
+    let grant = &caller.grant;
+    Of { subject: &grant.subject.id, connection: &grant.connection, session: None }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Legacy session ids, event ids and states, sealed so that they work for their owner only.
 //!
 //! A client never sees the upstream's `Mcp-Session-Id`. It gets that id encrypted and bound
-//! (AES-256-GCM-SIV, which random nonces under one key do not wear out; subject and connection as
-//! associated data), so a session id that leaks is useless to another subject, and any gateway
-//! with the key can open it. Implements the session binding that MCP's security best practices
+//! (AES-256-GCM-SIV, which random nonces under one key do not wear out; subject, connection and the
+//! grant's session as associated data), so a session id that leaks is useless with another grant,
+//! and any gateway with the key can open it. Implements the session binding that MCP's security best practices
 //! ask for. The ids of stream events go the same way: they are an upstream's text that cannot be
 //! masked, since it has to come back as it was, and one subject's must not resume another's
 //! stream.
@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::mcp::modern;
-use crate::types::{ConnectionName, SubjectId};
+use crate::types::{ConnectionName, SessionId, SubjectId};
 
 /// What is sealed. One kind never opens as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,18 @@ pub struct ProtocolSession {
     pub version: Option<&'static str>,
 }
 
+/// Whose a sealed id is: it opens for nobody else.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'a> {
+    /// The subject.
+    pub subject: &'a SubjectId,
+    /// The connection.
+    pub connection: &'a ConnectionName,
+    /// The session of the one grant that may use it; with none, any of the subject's for the
+    /// connection.
+    pub session: Option<&'a SessionId>,
+}
+
 /// The key that seals session ids.
 pub struct Seal(RandomizedNonceKey);
 
@@ -52,30 +64,18 @@ impl Seal {
     }
 
     /// The id that the client gets for an upstream's id; `None` if it cannot be sealed.
-    pub fn seal(
-        &self,
-        kind: Sealed,
-        id: &str,
-        subject: &SubjectId,
-        connection: &ConnectionName,
-    ) -> Option<String> {
+    pub fn seal(&self, kind: Sealed, id: &str, of: Of<'_>) -> Option<String> {
         let mut text = id.as_bytes().to_vec();
-        let nonce =
-            self.0.seal_in_place_append_tag(bound_to(kind, subject, connection), &mut text).ok()?;
+        let nonce = self.0.seal_in_place_append_tag(bound_to(kind, of), &mut text).ok()?;
         let mut sealed = nonce.as_ref().to_vec();
         sealed.extend(text);
         Some(URL_SAFE_NO_PAD.encode(sealed))
     }
 
     /// The id that the client gets for an upstream's session; `None` if it cannot be sealed.
-    pub fn seal_session(
-        &self,
-        session: &ProtocolSession,
-        subject: &SubjectId,
-        connection: &ConnectionName,
-    ) -> Option<String> {
+    pub fn seal_session(&self, session: &ProtocolSession, of: Of<'_>) -> Option<String> {
         let text = format!("{} {}", session.version.unwrap_or("-"), session.id);
-        self.seal(Sealed::Session, &text, subject, connection)
+        self.seal(Sealed::Session, &text, of)
     }
 
     /// The upstream's session behind a client's id.
@@ -85,10 +85,9 @@ impl Seal {
     pub fn open_session(
         &self,
         sealed: &str,
-        subject: &SubjectId,
-        connection: &ConnectionName,
+        of: Of<'_>,
     ) -> Result<ProtocolSession, UnknownSession> {
-        let text = self.open(Sealed::Session, sealed, subject, connection)?;
+        let text = self.open(Sealed::Session, sealed, of)?;
         let (version, id) = text.split_once(' ').ok_or(UnknownSession)?;
         Ok(ProtocolSession { id: id.to_owned(), version: modern::legacy_version(version) })
     }
@@ -96,27 +95,21 @@ impl Seal {
     /// The upstream's id behind a client's.
     ///
     /// # Errors
-    /// [`UnknownSession`] for anything that was not sealed for this subject and connection.
-    pub fn open(
-        &self,
-        kind: Sealed,
-        sealed: &str,
-        subject: &SubjectId,
-        connection: &ConnectionName,
-    ) -> Result<String, UnknownSession> {
+    /// [`UnknownSession`] for anything that was not sealed for whom it is opened for.
+    pub fn open(&self, kind: Sealed, sealed: &str, of: Of<'_>) -> Result<String, UnknownSession> {
         let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| UnknownSession)?;
         let (nonce, text) = bytes.split_at_checked(NONCE_LEN).ok_or(UnknownSession)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| UnknownSession)?;
         let mut text = text.to_vec();
         let id = self
             .0
-            .open_in_place(nonce, bound_to(kind, subject, connection), &mut text)
+            .open_in_place(nonce, bound_to(kind, of), &mut text)
             .map_err(|_| UnknownSession)?;
         String::from_utf8(id.to_vec()).map_err(|_| UnknownSession)
     }
 }
 
-fn bound_to(kind: Sealed, subject: &SubjectId, connection: &ConnectionName) -> Aad<String> {
+fn bound_to(kind: Sealed, of: Of<'_>) -> Aad<String> {
     let kind = match kind {
         Sealed::Session => "session",
         Sealed::Event => "event",
@@ -124,7 +117,9 @@ fn bound_to(kind: Sealed, subject: &SubjectId, connection: &ConnectionName) -> A
         Sealed::State => "state",
     };
     // None can hold a blank, so no two of them share a text.
-    Aad::from(format!("mcpx/{kind}/v1 {subject} {connection}"))
+    let Of { subject, connection, session } = of;
+    let session = session.map_or("-", SessionId::as_str);
+    Aad::from(format!("mcpx/{kind}/v2 {subject} {connection} {session}"))
 }
 
 #[cfg(test)]
@@ -137,8 +132,9 @@ mod tests {
         let (alice, crm) = (SubjectId::generate().unwrap(), "crm".parse().unwrap());
         for version in [None, Some("2025-03-26"), Some("2025-11-25")] {
             let session = ProtocolSession { id: "a b 2025-03-26".to_owned(), version };
-            let sealed = seal.seal_session(&session, &alice, &crm).unwrap();
-            assert_eq!(seal.open_session(&sealed, &alice, &crm).unwrap(), session);
+            let of = Of { subject: &alice, connection: &crm, session: None };
+            let sealed = seal.seal_session(&session, of).unwrap();
+            assert_eq!(seal.open_session(&sealed, of).unwrap(), session);
         }
     }
 
@@ -147,21 +143,29 @@ mod tests {
         let seal = Seal::new(&[7; 32]).unwrap();
         let (alice, bob) = (SubjectId::generate().unwrap(), SubjectId::generate().unwrap());
         let (crm, hr) = ("crm".parse().unwrap(), "hr".parse().unwrap());
-        let sealed = seal.seal(Sealed::Session, "upstream-1", &alice, &crm).unwrap();
+        let (session, other) = (SessionId::generate().unwrap(), SessionId::generate().unwrap());
+        let own = Of { subject: &alice, connection: &crm, session: Some(&session) };
+        let (bobs, of_hr) = (Of { subject: &bob, ..own }, Of { connection: &hr, ..own });
+        let sealed = seal.seal(Sealed::Session, "upstream-1", own).unwrap();
         assert!(!sealed.contains("upstream"));
         assert!(sealed.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
-        assert_eq!(seal.open(Sealed::Session, &sealed, &alice, &crm).unwrap(), "upstream-1");
-        assert_eq!(seal.open(Sealed::Session, &sealed, &bob, &crm), Err(UnknownSession));
-        assert_eq!(seal.open(Sealed::Session, &sealed, &alice, &hr), Err(UnknownSession));
+        assert_eq!(seal.open(Sealed::Session, &sealed, own).unwrap(), "upstream-1");
+        assert_eq!(seal.open(Sealed::Session, &sealed, bobs), Err(UnknownSession));
+        assert_eq!(seal.open(Sealed::Session, &sealed, of_hr), Err(UnknownSession));
+        // Nor for another grant of the same subject, or for whoever needs none.
+        for session in [Some(&other), None] {
+            let of = Of { session, ..own };
+            assert_eq!(seal.open(Sealed::Session, &sealed, of), Err(UnknownSession));
+        }
         assert_eq!(
-            Seal::new(&[8; 32]).unwrap().open(Sealed::Session, &sealed, &alice, &crm),
+            Seal::new(&[8; 32]).unwrap().open(Sealed::Session, &sealed, own),
             Err(UnknownSession)
         );
         for other in [Sealed::Event, Sealed::Place, Sealed::State] {
-            assert_eq!(seal.open(other, &sealed, &alice, &crm), Err(UnknownSession));
+            assert_eq!(seal.open(other, &sealed, own), Err(UnknownSession));
         }
         for bad in ["", "upstream-1", "!!", &sealed[1..]] {
-            assert_eq!(seal.open(Sealed::Session, bad, &alice, &crm), Err(UnknownSession));
+            assert_eq!(seal.open(Sealed::Session, bad, own), Err(UnknownSession));
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::kept::Kept;
 use super::respond::{Piece, Pieces};
-use super::seal::{Seal, Sealed};
+use super::seal::{Of, Seal, Sealed};
 use crate::types::{ConnectionName, RandomError, SessionId, SubjectId, random};
 
 /// Pieces on their way to a client before nothing more is put behind them.
@@ -84,6 +84,14 @@ pub(super) struct Owner {
     pub(super) primed: bool,
 }
 
+impl Owner {
+    /// For whom ids of the stream are sealed.
+    pub(super) fn seals(&self) -> Of<'_> {
+        let (subject, connection) = (&self.subject, &self.connection);
+        Of { subject, connection, session: Some(&self.session) }
+    }
+}
+
 /// A place in a stream: up to where a client has read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -134,14 +142,8 @@ impl Shelf {
     }
 
     /// The place that an event id of ours names, if it is one of the owner's.
-    pub(super) fn place(
-        &self,
-        id: &str,
-        session: &SessionId,
-        subject: &SubjectId,
-        connection: &ConnectionName,
-    ) -> Option<Place> {
-        let text = self.seal.open(Sealed::Place, id, subject, connection).ok()?;
+    pub(super) fn place(&self, id: &str, session: &SessionId, of: Of<'_>) -> Option<Place> {
+        let text = self.seal.open(Sealed::Place, id, of).ok()?;
         let mut parts = text.split(' ');
         let place = Place {
             session: parts.next()?.parse().ok()?,

@@ -131,13 +131,18 @@ fn nobody_elses_stream(world: &World) -> anyhow::Result<()> {
     refused("another grant of hers", &legacy_of(&raw, &another)?, id, 404, unknown)?;
     refused("another protocol session", &legacy_of(&raw, &hers)?, id, 410, "stream_gone")?;
     refused("an id that nobody gave", &legacy, "made-up", 404, unknown)?;
+    // Nor does a session that leaked serve another grant, be it of the same person.
+    let mut thief = legacy_of(&raw, &another)?;
+    thief.session.clone_from(&legacy.session);
+    let answer = http::send(thief.call(7, "steps", &steps(1))?)?;
+    assert_eq!((answer.status, code(&answer).as_str()), (404, unknown), "{answer:?}");
     // Of all that nothing was taken from the stream.
     go(world)?;
     let rest = Stream::open(legacy.get(Some(id))?)?.rest()?;
     let all: Vec<_> = seen.into_iter().chain(rest).collect();
     assert_eq!(told(&all), (all_steps(), true));
     let codes = server.leaves_of("refused");
-    assert_eq!(codes.len(), 4, "{codes:#?}");
+    assert_eq!(codes.len(), 5, "{codes:#?}");
     server.verify()?.exits(0);
     Ok(())
 }

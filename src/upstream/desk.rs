@@ -239,6 +239,15 @@ impl Desk {
         self.pending.remove(id)
     }
 
+    /// Forgets a request whose reader leaves. Once it was answered or withdrawn, its id may have
+    /// been used again, by another client of the same child.
+    pub(super) fn forget_reader(&mut self, id: &Id, inlet: &Inlet) {
+        let own = |asked: &Pending| Arc::ptr_eq(&asked.reader.fate, &inlet.fate);
+        if self.pending.get(id).is_some_and(own) {
+            self.forget(id);
+        }
+    }
+
     /// Ends the wait for the answer to the request that a client's message cancels, if it does:
     /// no server owes one any more (MCP `basic/utilities/cancellation`). The request is named as
     /// the server knows it.
@@ -469,6 +478,18 @@ pub(super) mod tests {
             Delivery::Answer(..) => panic!("answered"),
         }
         to.iter_mut().position(|reader| now(reader).is_some())
+    }
+
+    #[test]
+    fn who_leaves_late_does_not_take_the_next_ones_place() {
+        let mut desk = Desk::default();
+        let mut first = ask(&mut desk, 1, "tools/call", json!({}));
+        let answer = json!({"id": 1, "result": {}});
+        assert_eq!(goes(&mut desk, answer.clone(), &mut [&mut first]), Some(0));
+        let mut second = ask(&mut desk, 1, "tools/call", json!({}));
+        let id = message(answer.clone(), Origin::Server).id().cloned().unwrap();
+        desk.forget_reader(&id, &first);
+        assert_eq!(goes(&mut desk, answer, &mut [&mut second]), Some(0));
     }
 
     fn told(subscription: Value) -> Value {

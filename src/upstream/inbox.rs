@@ -116,11 +116,10 @@ impl Drop for Inbox {
     fn drop(&mut self) {
         if let Some(id) = self.request.take() {
             let fate = self.messages.fate();
-            // What was withdrawn is forgotten, and its id may have been used again.
             if fate == Some(Fate::Withdrawn) {
                 return;
             }
-            lock(&self.desk).forget(&id);
+            lock(&self.desk).forget_reader(&id, &self.messages);
             let gives_up = self.cancels || fate == Some(Fate::TooSlow);
             if self.answered || !gives_up {
                 return;

@@ -114,8 +114,15 @@ impl StdioUpstream {
         let greets = message.method() == Some("initialize");
         match (&self.children, &route.protocol_session) {
             (Children::Own(own), _) if modern => {
-                let child = own.modern(nursery, message, &call.subject.id, session).await?;
-                exchange(&child, &party, message, modern).await
+                loop {
+                    let child = own.modern(nursery, message, &call.subject.id, session).await?;
+                    match exchange(&child, &party, message, modern).await {
+                        // Another request with this id was quicker; nothing was sent. That child
+                        // is not chosen again while it is in flight.
+                        Err(UpstreamError::IdInUse) => {}
+                        exchanged => break exchanged,
+                    }
+                }
             }
             (Children::Own(own), Some(id)) => {
                 exchange(&*own.legacy(id)?, &party, message, modern).await

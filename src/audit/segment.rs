@@ -191,14 +191,17 @@ impl Segment {
         tail.truncate(end);
         let length = end as u64;
         let header = |bytes: &[u8]| bytes.first_chunk().and_then(FrameHeader::decode);
-        if header(&tail).is_some_and(|header| header.total() < length) {
+        // A header is taken at its word only where its hash bears it out: of a write over zeros,
+        // a later page can be on the disk and an earlier one not.
+        let whole = |bytes: &[u8], header: &FrameHeader| {
+            let head = bytes.get(FRAME_HEADER..FRAME_HEADER + header.head as usize);
+            head.is_some_and(|head| header.covers(head))
+        };
+        if header(&tail).is_some_and(|header| header.total() < length && whole(&tail, &header)) {
             return Ok(false);
         }
         let later_frame = (1..tail.len()).filter_map(|at| tail.get(at..)).any(|bytes| {
-            header(bytes).is_some_and(|header| {
-                let head = bytes.get(FRAME_HEADER..FRAME_HEADER + header.head as usize);
-                header.first > next_index && head.is_some_and(|head| header.covers(head))
-            })
+            header(bytes).is_some_and(|header| header.first > next_index && whole(bytes, &header))
         });
         Ok(!later_frame)
     }

@@ -314,6 +314,10 @@ impl Gateway {
                 return self.own_answer(call, &Trail::of(call), &refusal, Outcome::TimedOut).await;
             }
         };
+        // What was kept for a grant that ended meanwhile is not ended by anybody else.
+        if call.action() == "initialize" && caller.grant.has_ended(self.clock.now()).is_some() {
+            self.end_session(&call.connection, &call.session).await;
+        }
         self.answer(caller, Arc::clone(&permit), answer).await
     }
 

@@ -468,6 +468,7 @@ impl Refusal {
             UpstreamError::SessionNeeded
             | UpstreamError::IdInUse
             | UpstreamError::HandshakeDiffers
+            | UpstreamError::TooManyWatched
             | UpstreamError::NotAsked => (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST),
             UpstreamError::NotOffered => (StatusCode::METHOD_NOT_ALLOWED, rpc::INVALID_REQUEST),
             UpstreamError::TooManyChildren { .. }

@@ -67,11 +67,9 @@ pub(super) struct Reads {
 impl Reads {
     /// What the text of policies mentions, be it in a string or a name of something else.
     pub(super) fn of(text: &str) -> Self {
-        Self {
-            now: text.contains("now"),
-            source: text.contains("source_ip"),
-            arguments: text.contains("arguments"),
-        }
+        // What is written with escapes may be any name.
+        let says = |name: &str| text.contains(name) || text.contains('\\');
+        Self { now: says("now"), source: says("source_ip"), arguments: says("arguments") }
     }
 }
 

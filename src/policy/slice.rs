@@ -38,6 +38,9 @@ pub(super) struct Slice {
 /// Scenes that a slice remembers.
 const SCENES: usize = 256;
 
+/// The longest action and name, in bytes together, of a scene that is remembered.
+const LONGEST: usize = 256;
+
 impl std::fmt::Debug for Slice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Slice").field("policies", &self.policies).finish_non_exhaustive()
@@ -58,6 +61,10 @@ impl Slice {
             return Ok(Arc::clone(scene));
         }
         let scene = Arc::new(question.scene()?);
+        // Names and URIs are the caller's, as long as they like: long ones are not kept.
+        if key.0.len() + key.1.name().map_or(0, str::len) > LONGEST {
+            return Ok(scene);
+        }
         let mut scenes = scenes();
         if scenes.len() >= SCENES {
             scenes.clear();
@@ -227,6 +234,7 @@ mod tests {
         "when { context.now > datetime(\"1969-01-01\") }",
         "when { context has source_ip }",
         "unless { context has \"now\" && context has arguments }",
+        "when { context has \"\\u{73}ource_ip\" && !(context has \"n\\u{6f}w\") }",
     ];
 
     fn policy() -> impl Strategy<Value = String> {

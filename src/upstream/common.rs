@@ -240,7 +240,9 @@ impl Greeted {
             },
             Kind::Request { method, .. } => match (method.as_str(), uri(&names)) {
                 ("resources/subscribe", Some(uri)) => {
-                    desk.desk(|desk| desk.watch(party, &uri));
+                    if !desk.desk(|desk| desk.watch(party, &uri)) {
+                        return Err(UpstreamError::TooManyWatched);
+                    }
                     on()
                 }
                 // As long as others want it, the server goes on telling.

@@ -353,7 +353,9 @@ pub enum UpstreamError {
         limit: usize,
     },
     /// As many children run for this subject as one may have; nothing was sent.
-    #[error("all {limit} processes that one user may have of this MCP server are in use")]
+    #[error(
+        "all {limit} processes or streams that one user may have of this MCP server are in use"
+    )]
     TooManyOfYours {
         /// The bound.
         limit: usize,
@@ -378,6 +380,9 @@ pub enum UpstreamError {
          protocol version or other capabilities"
     )]
     HandshakeDiffers,
+    /// A client of a shared child wants to be told of more resources than are noted for it.
+    #[error("one session may subscribe to {} resources of this MCP server", shared::MOST_WATCHED)]
+    TooManyWatched,
     /// An answer to a request that was not made of this client.
     #[error("this MCP server asks its clients nothing that could be answered")]
     NotAsked,
@@ -414,6 +419,7 @@ impl UpstreamError {
             Self::TooSlow => "reader_too_slow",
             Self::HandshakeDiffers => "handshake_differs",
             Self::NotAsked => "not_asked",
+            Self::TooManyWatched => "too_many_watched",
         }
     }
 

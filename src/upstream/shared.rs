@@ -27,6 +27,12 @@ const FOR_ALL: &[&str] = &[
     "notifications/resources/list_changed",
 ];
 
+/// Resources that one session of a shared child may subscribe to.
+pub(super) const MOST_WATCHED: usize = 256;
+
+/// The longest URI of one, in bytes.
+const LONGEST_WATCHED: usize = 8 * 1024;
+
 impl Desk {
     /// A request under a number of ours, and that number.
     pub(super) fn numbered(
@@ -64,8 +70,14 @@ impl Desk {
     }
 
     /// A party wants to be told when a resource changes.
-    pub(super) fn watch(&mut self, party: &Party, uri: &str) {
+    /// `false` if that would be more than is kept of anybody's wishes.
+    pub(super) fn watch(&mut self, party: &Party, uri: &str) -> bool {
+        let own = self.watched.values().filter(|parties| parties.contains(party)).count();
+        if own >= MOST_WATCHED || uri.len() > LONGEST_WATCHED {
+            return false;
+        }
         self.watched.entry(uri.to_owned()).or_default().insert(Arc::clone(party));
+        true
     }
 
     /// A party no longer wants to be told. Whether nobody else does either.
@@ -337,12 +349,13 @@ mod tests {
         let (alice, bob) = (table.alice.clone(), table.bob.clone());
         let mut alice_listens = table.desk.listen(&alice).unwrap();
         let mut bob_listens = table.desk.listen(&bob).unwrap();
-        table.desk.watch(&alice, "x:y");
+        assert!(!table.desk.watch(&alice, &"x".repeat(LONGEST_WATCHED + 1)));
+        assert!(table.desk.watch(&alice, "x:y"));
         let updated =
             json!({"method": "notifications/resources/updated", "params": {"uri": "x:y"}});
         table.say(updated.clone()).unwrap();
         assert!(next(&mut alice_listens).is_some() && next(&mut bob_listens).is_none());
-        table.desk.watch(&bob, "x:y");
+        assert!(table.desk.watch(&bob, "x:y"));
         assert!(!table.desk.unwatch(&alice, "x:y"), "bob still wants it");
         table.say(updated.clone()).unwrap();
         assert!(next(&mut alice_listens).is_none() && next(&mut bob_listens).is_some());

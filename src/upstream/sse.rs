@@ -20,7 +20,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
 use super::credential::Credential;
@@ -28,12 +28,13 @@ use super::desk::{Desk, Party, lock};
 use super::http::{self, EventStream};
 use super::inbox::{self, Inbox};
 use super::own::protocol_session;
+use super::seats::{Seat, Seats};
 use super::stdio::{begun, empty, stream, stream_end, with_session};
 use super::{Answer, Bounds, EventSource, Incoming, Route, UpstreamError};
 use crate::audit::Durable;
 use crate::mcp::{Kind, Limits, Message, Origin, headers, modern};
 use crate::policy::{Act, Permit};
-use crate::types::SessionId;
+use crate::types::{SessionId, SubjectId};
 
 /// One MCP server whose event streams are opened at one URL.
 #[derive(Debug)]
@@ -43,9 +44,8 @@ pub struct SseUpstream {
     client: reqwest::Client,
     bounds: Bounds,
     limits: Limits,
-    most: usize,
-    /// One permit for each stream that may still be opened.
-    places: Arc<Semaphore>,
+    /// How many streams may be open, and who has them.
+    places: Seats,
     /// By the protocol session's id, with our session.
     sessions: Mutex<HashMap<String, (SessionId, Arc<Session>)>>,
 }
@@ -61,8 +61,9 @@ impl SseUpstream {
         limits: Limits,
         most: usize,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(most));
-        Self { url, credential, client, bounds, limits, most, places, sessions: Mutex::default() }
+        // No subject can take all.
+        let places = Seats::new(most, (most / 2).max(1));
+        Self { url, credential, client, bounds, limits, places, sessions: Mutex::default() }
     }
 
     pub(super) async fn forward(
@@ -72,7 +73,10 @@ impl SseUpstream {
         caller: &HeaderMap,
     ) -> Result<Answer, UpstreamError> {
         match &permit.get().call().act {
-            Act::Message(message) => self.message(message, route, caller).await,
+            Act::Message(message) => {
+                let subject = &permit.get().call().subject.id;
+                self.message(message, route, caller, subject).await
+            }
             Act::Listen => {
                 let session = self.session(route).await?.ok_or(UpstreamError::NotOffered)?;
                 let inbox = Inbox::listen(&session.desk, &session.party)?;
@@ -93,6 +97,7 @@ impl SseUpstream {
         message: &Message,
         route: &Route,
         caller: &HeaderMap,
+        subject: &SubjectId,
     ) -> Result<Answer, UpstreamError> {
         if let Some(session) = self.session(route).await? {
             let answer = self.exchange(&session, message, caller).await;
@@ -113,7 +118,7 @@ impl SseUpstream {
         if !is_modern && message.method() != Some("initialize") {
             return Err(UpstreamError::SessionNeeded);
         }
-        let session = self.open().await?;
+        let session = self.open(subject).await?;
         let (first, inbox) = match self.exchange(&session, message, caller).await? {
             Said::First(first) => *first,
             Said::Accepted => return Ok(empty(StatusCode::ACCEPTED)),
@@ -203,10 +208,12 @@ impl SseUpstream {
     }
 
     /// Opens a stream and waits until it has named its endpoint.
-    async fn open(&self) -> Result<Session, UpstreamError> {
+    async fn open(&self, subject: &SubjectId) -> Result<Session, UpstreamError> {
         self.sessions.lock().await.retain(|_, (_, session)| session.is_open());
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| UpstreamError::TooManyStreams { limit: self.most })?;
+        let place = self.places.take(Some(subject)).map_err(|full| match full {
+            UpstreamError::TooManyChildren { limit } => UpstreamError::TooManyStreams { limit },
+            other => other,
+        })?;
         let accept = HeaderValue::from_static(headers::EVENT_STREAM);
         let mut head = HeaderMap::from_iter([(ACCEPT, accept)]);
         self.authorize(&mut head).await?;
@@ -314,16 +321,11 @@ pub(super) struct Session {
     /// The one who talks on it.
     party: Party,
     reading: AbortHandle,
-    _place: OwnedSemaphorePermit,
+    _place: Seat,
 }
 
 impl Session {
-    fn start(
-        endpoint: Url,
-        events: EventStream,
-        limits: Limits,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    fn start(endpoint: Url, events: EventStream, limits: Limits, place: Seat) -> Self {
         let desk = Arc::new(SyncMutex::new(Desk::default()));
         let readers = Arc::clone(&desk);
         let reading = tokio::spawn(async move {

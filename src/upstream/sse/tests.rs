@@ -168,8 +168,8 @@ fn route(protocol_session: Option<String>) -> Route {
 }
 
 async fn initialize(upstream: &SseUpstream) -> Result<Route, UpstreamError> {
-    let answer =
-        upstream.message(&request(0, "initialize"), &route(None), &HeaderMap::new()).await?;
+    let (hello, somebody) = (request(0, "initialize"), SubjectId::generate().unwrap());
+    let answer = upstream.message(&hello, &route(None), &HeaderMap::new(), &somebody).await?;
     assert!(matches!(answer.body, Body::Decoded(_)), "{answer:?}");
     Ok(route(Some(answer.headers[headers::SESSION_ID].to_str().unwrap().to_owned())))
 }
@@ -180,7 +180,8 @@ async fn send(
     message: &Message,
 ) -> Result<Answer, UpstreamError> {
     let caller = HeaderMap::new();
-    let sent = upstream.message(message, route, &caller);
+    let somebody = SubjectId::generate().unwrap();
+    let sent = upstream.message(message, route, &caller, &somebody);
     tokio::time::timeout(Duration::from_secs(60), sent).await.expect("it hangs")
 }
 

@@ -145,7 +145,7 @@ pub(super) struct Streams {
 impl Default for Streams {
     fn default() -> Self {
         Self {
-            per_session: 128,
+            per_session: 1024,
             total: 16_384,
             stalled: Span::minutes(1),
             keep_events: 256,

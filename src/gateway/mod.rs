@@ -24,7 +24,7 @@
 //! | [`answer`] | what comes back: judged, filtered, masked, recorded |
 //! | [`asked`] | what a result asks of the client |
 //! | [`pump`] | streams, event by event |
-//! | [`line`], [`shelf`], [`kept`] | streams that outlive their connection, and what is kept of them |
+//! | [`mod@line`], [`shelf`], [`kept`] | streams that outlive their connection, and what is kept of them |
 //! | [`slots`] | how many streams are open |
 //! | [`lists`] | lists show what may be used |
 //! | [`hints`] | how long an answer may be kept, and for whom |

@@ -2,7 +2,7 @@
 //! can give.
 //!
 //! Pure and synchronous; reads no file and no clock. [`call`] is the thing judged, [`set`] the
-//! loaded policies and the decision, [`mediation`] the table of who may send what, [`slice`] which
+//! loaded policies and the decision, [`mediation`] the table of who may send what, [`mod@slice`] which
 //! policies can meet a question, [`context`] how a call becomes a Cedar request, [`approval`] what
 //! binds a person's yes to one call.
 //!

@@ -138,6 +138,9 @@ impl HttpUpstream {
 
     async fn whole_body(&self, response: reqwest::Response) -> Result<Bytes, UpstreamError> {
         let limit = self.bounds.message_bytes;
+        // A buffer that grows by doubling holds a long body three times while it does.
+        let said = response.content_length().and_then(|said| usize::try_from(said).ok());
+        let said = said.unwrap_or(0).min(limit);
         let mut stream = response.bytes_stream();
         let mut whole: Option<Bytes> = None;
         let mut more = BytesMut::new();
@@ -151,6 +154,7 @@ impl HttpUpstream {
                 None if more.is_empty() => whole = Some(chunk),
                 None => more.extend_from_slice(&chunk),
                 Some(first) => {
+                    more.reserve(said);
                     more.extend_from_slice(&first);
                     more.extend_from_slice(&chunk);
                 }

@@ -188,7 +188,7 @@ impl Gateway {
         let mut place = None;
         if given.contains_key(headers::LAST_EVENT_ID) {
             let sealed = single(&given, headers::LAST_EVENT_ID).unwrap_or_default();
-            place = self.shelf.place(sealed, &grant.session, grant.seals());
+            place = self.shelf.place(sealed, grant.seals());
             if place.is_some() && head.method == Method::GET {
                 given.remove(headers::LAST_EVENT_ID);
             } else {

@@ -197,7 +197,7 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use super::super::seal::Seal;
+    use super::super::seal::{Of, Seal};
     use super::super::shelf::{Gone, Keeping, Place};
     use super::*;
     use crate::types::{SessionId, SubjectId};
@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn place(shelf: &Shelf, owner: &Owner, id: &str) -> Place {
-        shelf.place(id, &owner.session, owner.seals()).unwrap()
+        shelf.place(id, owner.seals()).unwrap()
     }
 
     #[tokio::test]
@@ -283,8 +283,9 @@ mod tests {
             given.push(read(pieces.next().await.unwrap()).0);
         }
         let id = given.last().unwrap();
-        assert!(shelf.place(id, &bob.session, bob.seals()).is_none());
-        assert!(shelf.place(id, &bob.session, alice.seals()).is_none());
+        assert!(shelf.place(id, bob.seals()).is_none());
+        let of_another_session = Of { session: Some(&bob.session), ..alice.seals() };
+        assert!(shelf.place(id, of_another_session).is_none());
         let at = place(&shelf, &alice, id);
         let elsewhere = Owner { protocol_session: None, ..alice.clone() };
         assert_eq!(shelf.is_unasked(&elsewhere, &at), Err(Gone));

@@ -142,7 +142,7 @@ impl Shelf {
     }
 
     /// The place that an event id of ours names, if it is one of the owner's.
-    pub(super) fn place(&self, id: &str, session: &SessionId, of: Of<'_>) -> Option<Place> {
+    pub(super) fn place(&self, id: &str, of: Of<'_>) -> Option<Place> {
         let text = self.seal.open(Sealed::Place, id, of).ok()?;
         let mut parts = text.split(' ');
         let place = Place {
@@ -150,7 +150,7 @@ impl Shelf {
             stream: parts.next()?.parse().ok()?,
             event: parts.next()?.parse().ok()?,
         };
-        (parts.next().is_none() && place.session == *session).then_some(place)
+        (parts.next().is_none() && of.session == Some(&place.session)).then_some(place)
     }
 
     /// Whether a place belongs to the stream for what the server says unasked.

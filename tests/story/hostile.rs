@@ -31,6 +31,12 @@ pub fn upstream(answer: fn(&str, &str) -> String) -> anyhow::Result<String> {
 }
 
 fn serve(mut stream: TcpStream, answer: fn(&str, &str) -> String) -> Option<()> {
+    let (head, body) = request(&mut stream)?;
+    stream.write_all(answer(&head, &body).as_bytes()).ok()
+}
+
+/// Reads one request: its head and its body.
+pub(crate) fn request(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -42,7 +48,7 @@ fn serve(mut stream: TcpStream, answer: fn(&str, &str) -> String) -> Option<()> 
             line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()
         });
         if body.len() >= length.unwrap_or(0) {
-            return stream.write_all(answer(head, body).as_bytes()).ok();
+            return Some((head.to_owned(), body.to_owned()));
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use crate::hostile;
 use crate::support::sse::{Legacy, Stream, token};
 use crate::support::{Raw, Server, Site, World, http, raw, until};
 
@@ -47,20 +48,8 @@ fn serve(
     mut stream: TcpStream,
     answer: &dyn Fn(&mut TcpStream) -> std::io::Result<()>,
 ) -> Option<()> {
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let read = stream.read(&mut buffer).ok().filter(|read| *read > 0)?;
-        request.extend_from_slice(buffer.get(..read)?);
-        let text = String::from_utf8_lossy(&request);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| {
-            line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()
-        });
-        if body.len() >= length.unwrap_or(0) {
-            return answer(&mut stream).ok();
-        }
-    }
+    hostile::request(&mut stream)?;
+    answer(&mut stream).ok()
 }
 
 fn step(number: u64, filler: &str) -> String {

@@ -154,7 +154,7 @@ impl IntoResponse for ApiError {
             (self.status, [("cache-control", "no-store")], Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = axum::http::HeaderValue::from_static(
-                "DPoP error=\"invalid_token\", algs=\"ES256\"",
+                "DPoP error=\"invalid_token\", algs=\"EdDSA ES256\"",
             );
             response.headers_mut().insert("www-authenticate", challenge);
         }

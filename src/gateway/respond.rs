@@ -191,7 +191,7 @@ pub fn write(reply: Reply) -> Response<Body> {
             let mut response = json(refusal.status, refusal.to_message(id.as_ref(), None));
             if refusal.status == StatusCode::UNAUTHORIZED {
                 let challenge = format!(
-                    "DPoP error=\"invalid_token\", error_description=\"{}\", algs=\"ES256\"",
+                    "DPoP error=\"invalid_token\", error_description=\"{}\", algs=\"EdDSA ES256\"",
                     refusal.code
                 );
                 if let Ok(challenge) = HeaderValue::from_str(&challenge) {

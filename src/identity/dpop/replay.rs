@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest;
 
+use super::head::Heads;
 use super::{DpopError, Thumbprint, WINDOW};
 
 const SHARDS: usize = 16;
@@ -19,6 +20,8 @@ pub struct ReplayCache {
     shard_capacity: usize,
     /// Proofs made before this were perhaps used already, with nobody left who remembers.
     since: i64,
+    /// Keys that made good proofs.
+    pub(super) heads: Heads,
 }
 
 /// The first 16 bytes of a hash: 2^64 proofs would be needed for two to meet.
@@ -38,6 +41,7 @@ impl ReplayCache {
             shards: std::array::from_fn(|_| Mutex::default()),
             shard_capacity: capacity.div_ceil(SHARDS),
             since: i64::MIN,
+            heads: Heads::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
+use super::super::key::SigningKey;
 use super::*;
 
 const NOW: i64 = 1_800_000_000;
@@ -181,6 +182,43 @@ fn forgeries_are_refused() {
     let secret = EncodingKey::from_secret(key.public().try_get_as_bytes().unwrap());
     let proof = jsonwebtoken::encode(&header, &good_claims(), &secret).unwrap();
     assert_eq!(check(&proof), Err(DpopError::Key("alg")));
+}
+
+#[test]
+fn both_suites_are_taken_and_not_mixed() {
+    let mine = DpopKey::generate().unwrap();
+    let proof = mine.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
+    assert_eq!(check(&proof).unwrap(), *mine.thumbprint());
+    let p256 = SigningKey::generate().unwrap();
+    let proof = forge(&p256, &good_header(&p256), &good_claims());
+    assert_eq!(check(&proof).unwrap(), Thumbprint::of(p256.jwk()).unwrap());
+    // The one's key under the other's name.
+    let okp = serde_json::to_value(&mine.jwk).unwrap();
+    for (alg, jwk) in [("ES256", okp.clone()), ("EdDSA", good_header(&p256)["jwk"].clone())] {
+        let header = json!({ "typ": TYP, "alg": alg, "jwk": jwk });
+        let proof = forge(&p256, &header, &good_claims());
+        assert_eq!(check(&proof), Err(DpopError::Key("kty or crv")), "{alg}");
+    }
+    let header = json!({ "typ": TYP, "alg": "EdDSA", "jwk": okp });
+    assert_eq!(check(&forge(&p256, &header, &good_claims())), Err(DpopError::Signature));
+}
+
+#[test]
+fn a_known_key_still_has_to_sign() {
+    let key = SigningKey::generate().unwrap();
+    let seen = ReplayCache::new(100);
+    let verify = |proof: &str| verify_proof(proof, "POST", &url(), Some(TOKEN), NOW, &seen);
+    let claims = |jti: &str| {
+        let mut claims = good_claims();
+        claims["jti"] = json!(jti);
+        claims
+    };
+    assert!(verify(&forge(&key, &good_header(&key), &claims("1"))).is_ok());
+    assert!(verify(&forge(&key, &good_header(&key), &claims("2"))).is_ok());
+    let thief = SigningKey::generate().unwrap();
+    let forged = forge(&thief, &good_header(&key), &claims("3"));
+    assert_eq!(verify(&forged), Err(DpopError::Signature));
+    assert!(verify(&forge(&key, &good_header(&key), &claims("3"))).is_ok());
 }
 
 #[test]

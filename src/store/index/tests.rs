@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::Value;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::SqliteConnectOptions;
 
+use super::super::migrations;
 use super::*;
 use crate::audit::{
     Commits, Committed, Entry, LogKey, Outcome, Reader, Record, Recorder, Shape, Verdict,
@@ -327,4 +330,22 @@ fn a_run_ends_where_its_numbers_or_its_segment_do() {
     assert_eq!(lengths, [3, 1, 1, 1]);
     let rows: Vec<usize> = portions(&[0; 137]).map(<[i32]>::len).collect();
     assert_eq!(rows, [64, 64, 8, 1]);
+}
+
+#[tokio::test]
+async fn a_database_with_the_index_of_old_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mcpx.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let old = migrations().into_iter().filter(|migration| migration.version < 11).collect();
+    Migrator::with_migrations(old).run(&pool).await.unwrap();
+    sqlx::query("INSERT INTO records (idx, at, kind, leaf) VALUES (6, 0, 'stopped', '{}')")
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(store.indexed().await.unwrap(), 0);
+    assert_eq!(store.indexer().await.unwrap().size(), 0);
 }

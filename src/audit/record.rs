@@ -393,12 +393,12 @@ pub enum Outcome {
 const MAX_METHOD: usize = 64;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::audit::leaf::Leaf;
 
     /// One line of each variant as version 1 wrote it. Never edit a line: add new ones.
-    const STORED: &[&str] = &[
+    pub(crate) const STORED: &[&str] = &[
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"started","version":"0.1.0","config_hash":"00ff"}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00.000001Z","kind":"stopped"}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"policy_loaded","hash":"ab12"}"#,

@@ -111,7 +111,7 @@ impl Store {
         sqlx::query(
             "UPDATE grants
              SET revoked_at = r.at, revoked_by = json_extract(r.leaf, '$.by')
-             FROM records r
+             FROM grant_records r
              WHERE r.kind = 'grant_revoked' AND r.grant_id = grants.id
                AND grants.revoked_at IS NULL",
         )

@@ -82,6 +82,9 @@ pub fn tls(
         config.with_no_client_auth()
     };
     let mut config = config.with_single_cert(chain, secret).map_err(TlsError::Pair)?;
+    // Without it, TLS 1.2 could resume somebody's session as somebody else (RFC 7627), and what is
+    // known of a client is kept with the session.
+    config.require_ems = client_certificates;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -15,6 +15,7 @@ crate::stories![
     over_its_own_tls,
     behind_a_balancer,
     a_balancer_that_is_not_trusted,
+    a_balancer_that_forgets,
     certificates_switched_off,
     nonces,
     keys_rotate_in_mid_session,
@@ -179,9 +180,10 @@ fn balanced<'a>(
     ledger: &str,
     authority: &Authority,
     trusted: &str,
+    when: &str,
 ) -> anyhow::Result<(Balancer, Server<'a>, String)> {
     let (port, gateway) = (free_port()?, free_port()?);
-    let balancer = Balancer::start(world, authority, port, gateway)?;
+    let balancer = Balancer::start(world, authority, port, gateway, when)?;
     let server = Site::new(world, idp)
         .http("ledger", ledger)
         .listen(&format!("127.0.0.1:{gateway}"))
@@ -196,7 +198,7 @@ fn behind_a_balancer(world: &World) -> anyhow::Result<()> {
     let ledger = world.ledger()?;
     let authority = Authority::new(world)?;
     let (_balancer, server, behind) =
-        balanced(world, &idp, &ledger.url, &authority, "127.0.0.0/8")?;
+        balanced(world, &idp, &ledger.url, &authority, "127.0.0.0/8", "")?;
     let url = server.resource("ledger");
     let alice = logged_in(world, &server, &idp, &authority)?;
     let note = json!({"text": "balanced"});
@@ -234,7 +236,7 @@ fn a_balancer_that_is_not_trusted(world: &World) -> anyhow::Result<()> {
     let idp = world.idp()?;
     let ledger = world.ledger()?;
     let authority = Authority::new(world)?;
-    let (_balancer, server, _) = balanced(world, &idp, &ledger.url, &authority, "192.0.2.1")?;
+    let (_balancer, server, _) = balanced(world, &idp, &ledger.url, &authority, "192.0.2.1", "")?;
     let url = server.resource("ledger");
     let id_token = idp.tokens("alice")?["id_token"].as_str().unwrap_or_default().to_owned();
     let own = Mutual::lasting(&authority)?;
@@ -246,6 +248,28 @@ fn a_balancer_that_is_not_trusted(world: &World) -> anyhow::Result<()> {
     let seen = alice.call(Client::TypeScript2, "ledger", "note", &note)?;
     assert_eq!(seen.text(), "noted: proved");
     assert_eq!(bound_to_certificates(&server), 0);
+    Ok(())
+}
+
+fn a_balancer_that_forgets(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let ledger = world.ledger()?;
+    let authority = Authority::new(world)?;
+    let when = "{ path_beg /oauth }";
+    let (_balancer, server, _) = balanced(world, &idp, &ledger.url, &authority, "127.0.0.1", when)?;
+    // The token is bound to a certificate that no call shows: refused once, then a key does.
+    let alice = logged_in(world, &server, &idp, &authority)?;
+    let connected = alice.connect("ledger")?;
+    for _ in 0..2 {
+        let (target, note) = (connected.target(), json!({"text": "proved"}));
+        let seen = Client::TypeScript2.call(world, alice.home(), &target, "note", &note)?;
+        assert_eq!(seen.text(), "noted: proved");
+    }
+    assert!(bound_to_certificates(&server) > 0, "the broker did not try its certificate");
+    let codes = codes(&server);
+    let missing = codes.iter().filter(|code| *code == "certificate_missing").count();
+    assert!((1..=3).contains(&missing) && missing == codes.len(), "{codes:?}");
+    assert_eq!(world.executed().len(), 2);
     Ok(())
 }
 

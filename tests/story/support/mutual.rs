@@ -186,7 +186,8 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Starts HAProxy on one port in front of another.
+    /// Starts HAProxy on one port in front of another. It hands certificates on where `when`, a
+    /// condition of its language, holds.
     ///
     /// # Errors
     /// [`Skip`] where there is none and none can be installed; or it does not start.
@@ -195,6 +196,7 @@ impl Balancer {
         trusted: &Authority,
         port: u16,
         gateway: u16,
+        when: &str,
     ) -> anyhow::Result<Self> {
         if !debian::provides("command -v haproxy", &["haproxy"]) {
             return Err(Skip("no haproxy: it is not installed and could not be".to_owned()).into());
@@ -219,7 +221,7 @@ defaults
 frontend clients
     bind 127.0.0.1:{port} ssl crt {both} verify optional ca-file {authority} ca-ignore-err all crt-ignore-err all alpn h2,http/1.1
     http-request del-header Client-Cert
-    http-request set-header Client-Cert :%[ssl_c_der,base64]: if {{ ssl_c_used }}
+    http-request set-header Client-Cert :%[ssl_c_der,base64]: if {{ ssl_c_used }} {when}
     default_backend gateway
 backend gateway
     server gateway 127.0.0.1:{gateway}

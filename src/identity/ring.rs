@@ -335,4 +335,33 @@ mod tests {
             assert!(matches!(opened, KeyError::NotRing { .. }), "{text:?}: {opened}");
         }
     }
+
+    proptest::proptest! {
+        // Each case writes files durably.
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+        #[test]
+        fn no_file_makes_it_fall_over(
+            bytes in proptest::prelude::any::<Vec<u8>>(),
+            until in proptest::prelude::any::<i64>(),
+            x in "[A-Za-z0-9_-]{0,50}",
+        ) {
+            let folder = folder();
+            let path = folder.path().join(RETIRED);
+            let jwk = format!(r#"{{"kty":"EC","crv":"P-256","kid":"k","x":"{x}","y":"{x}"}}"#);
+            let row = format!(r#"{{"version":1,"retired":[{{"jwk":{jwk},"until":{until}}}]}}"#);
+            for text in [bytes.as_slice(), row.as_bytes()] {
+                private_file::write(&path, text).unwrap();
+                // A key that is none verifies nothing, whether it was noticed or not.
+                if let Ok(ring) = KeyRing::open(folder.path()) {
+                    let keys = ring.keys();
+                    let verifies = keys.verifying("k", until.saturating_sub(1)).is_some_and(|key| {
+                        let zero = "A".repeat(86);
+                        let signed = jsonwebtoken::Algorithm::ES256;
+                        jsonwebtoken::crypto::verify(&zero, b"x", key, signed).unwrap_or(false)
+                    });
+                    proptest::prop_assert!(!verifies);
+                }
+            }
+        }
+    }
 }

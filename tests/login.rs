@@ -160,6 +160,7 @@ impl World {
             token_endpoint: url("/oauth/token"),
             api: url("/api"),
             log_key: "x".to_owned(),
+            certificates: false,
         }
     }
 

@@ -278,6 +278,20 @@ pub enum Record {
         /// Who read.
         by: SubjectId,
     },
+    /// Another key signs grant tokens from here on.
+    KeyRotated {
+        /// Its id, the thumbprint of its public half.
+        key: String,
+        /// The key that signed before.
+        previous: String,
+        /// Until when that one verifies.
+        until: Timestamp,
+    },
+    /// A key that signed before verifies no more.
+    KeyRetired {
+        /// Its id.
+        key: String,
+    },
 }
 
 impl Record {
@@ -429,6 +443,8 @@ pub(super) mod tests {
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_ended","connection":"crm","process":7,"asked":true,"signal":9}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_stderr","connection":"crm","process":7,"session":"ses_0000000000000000","lines":2,"dropped":9,"body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_dropped","connection":"crm","process":7,"code":"no_owner","count":4}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"key_rotated","key":"k2","previous":"k1","until":"2026-11-20T10:16:00Z"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"key_retired","key":"k1"}"#,
     ];
 
     #[test]
@@ -464,10 +480,12 @@ pub(super) mod tests {
             Record::ChildEnded { .. } => 20,
             Record::ChildStderr { .. } => 21,
             Record::ChildDropped { .. } => 22,
+            Record::KeyRotated { .. } => 23,
+            Record::KeyRetired { .. } => 24,
         };
         let seen: std::collections::BTreeSet<usize> =
             STORED.iter().map(|l| name(&Leaf::decode(l.as_bytes()).unwrap().record)).collect();
-        assert_eq!(seen.len(), 23);
+        assert_eq!(seen.len(), 25);
     }
 
     #[test]

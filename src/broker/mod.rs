@@ -8,6 +8,7 @@
 //! | [`login`] | the login that many processes share |
 //! | [`server`] | what a control server says about itself |
 //! | [`grant`] | identity token and key for a grant token, renewed in time |
+//! | [`hold`] | the key or certificate that a grant is bound to, and how it is shown |
 //! | [`channel`] | one authorised way to a connection, or to the API |
 //! | [`local`], [`relay`] | the local port, and what arrives there carried to the gateway |
 //! | [`ending`] | an answer's stream that ends without the answer |
@@ -24,6 +25,7 @@ pub mod device;
 mod ending;
 pub mod exec;
 pub mod grant;
+pub mod hold;
 pub mod home;
 pub mod local;
 pub mod login;

@@ -26,6 +26,9 @@ pub struct ServerInfo {
     pub api: Url,
     /// The verifier key of its audit log, as C2SP signed notes write it.
     pub log_key: String,
+    /// Whether it binds tokens to TLS client certificates (RFC 8705), for whoever shows one.
+    #[serde(default, rename = "tls_client_certificate_bound_access_tokens")]
+    pub certificates: bool,
 }
 
 /// An issuer that a server trusts, as its clients need to know it.

@@ -20,6 +20,7 @@ pub mod ls;
 pub mod policy;
 pub mod replay;
 pub mod revoke;
+mod rotate;
 pub mod sandbox;
 pub mod serve;
 pub mod sessions;

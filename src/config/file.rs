@@ -46,6 +46,9 @@ pub(super) struct Server {
     pub(super) public_url: Option<Spanned<Url>>,
     pub(super) data_dir: PathBuf,
     pub(super) tls: Option<Tls>,
+    #[serde(default)]
+    pub(super) client_certificates_from: Vec<Spanned<String>>,
+    pub(super) dpop_nonce: Option<Spanned<Span>>,
     #[serde(default = "drain")]
     pub(super) drain: Span,
 }
@@ -55,6 +58,12 @@ pub(super) struct Server {
 pub(super) struct Tls {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
+    #[serde(default = "yes")]
+    pub(super) client_certificates: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@
 
 mod connection;
 mod file;
+mod possession;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// Whether clients are asked for a certificate, to bind tokens to.
+    pub client_certificates: bool,
 }
 
 /// A checked configuration.
@@ -71,6 +74,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// TLS, without which only loopback is listened on.
     pub tls: Option<TlsFiles>,
+    /// How the holder of a token proves it.
+    pub possession: crate::identity::possession::Settings,
     /// The trusted issuers.
     pub issuers: Vec<IssuerSettings>,
     /// The built-in issuer.
@@ -109,11 +114,12 @@ impl Settings {
         let base = path.parent().unwrap_or(Path::new(""));
         let in_base = |relative: &Path| base.join(relative);
 
-        let tls = file
-            .server
-            .tls
-            .as_ref()
-            .map(|tls| TlsFiles { certificate: in_base(&tls.certificate), key: in_base(&tls.key) });
+        let tls = file.server.tls.as_ref().map(|tls| TlsFiles {
+            certificate: in_base(&tls.certificate),
+            key: in_base(&tls.key),
+            client_certificates: tls.client_certificates,
+        });
+        let possession = possession::check(&file.server, &place)?;
         let listen = *file.server.listen.get_ref();
         if tls.is_none() && !listen.ip().is_loopback() {
             let what = "plain HTTP is served on loopback only; add [server.tls] with certificate \
@@ -159,6 +165,7 @@ impl Settings {
             public_url,
             data_dir: in_base(&file.server.data_dir),
             tls,
+            possession,
             issuers,
             local_issuer: file.local_issuer,
             policy_dir,

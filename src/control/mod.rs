@@ -2,7 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`exchange`] | identity token → grant token (RFC 8693), DPoP-bound (RFC 9449) |
+//! | [`exchange`] | identity token → grant token (RFC 8693), bound to a key or certificate |
 //! | [`grants`] | grants that are in use, their renewal and revocation |
 //! | [`approvals`] | asking people, and using a yes up |
 //! | [`session`] | who calls the API |
@@ -11,6 +11,7 @@
 //! | [`issuer`] | the built-in OpenID provider for teams without one |
 //! | [`page`] | what pages for people look like; the one on which a call waits |
 //! | [`pins`] | accepted definitions of tools, and quarantine |
+//! | [`keys`] | one signing key after the other, on record |
 //! | [`listen`] | TCP, TLS, and an orderly end |
 //! | [`routes`] | all of it, and the gateway, as one HTTP service |
 //!
@@ -24,6 +25,7 @@ pub mod exchange;
 pub mod grants;
 pub mod index;
 pub mod issuer;
+pub mod keys;
 pub mod listen;
 mod page;
 pub mod pins;
@@ -43,8 +45,8 @@ use self::pins::PinBoard;
 use self::session::ApiSessions;
 use crate::audit::{Reader, Recorder};
 use crate::identity::Issuers;
-use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::{GrantSigner, GrantVerifier};
+use crate::identity::possession::Possession;
 use crate::mask::Masker;
 use crate::policy::PolicySet;
 use crate::store::Store;
@@ -82,8 +84,10 @@ pub struct Control {
     pub signer: GrantSigner,
     /// Verifies them.
     pub verifier: Arc<GrantVerifier>,
-    /// Proofs that were used here.
-    pub replay: ReplayCache,
+    /// Judges whether a request shows the key that it speaks of.
+    pub possession: Possession,
+    /// Whether brokers are told that a certificate will do.
+    pub certificates: bool,
     /// The policies in force.
     pub policies: Arc<ArcSwap<PolicySet>>,
     /// The masking engine, for what callers write in their own words.

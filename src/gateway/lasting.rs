@@ -61,7 +61,7 @@ mod tests {
         let (end, ended) = oneshot::channel();
         let work = Lasting::new(async move {
             drop(begun.await);
-            drop(end.send(7));
+            let _told = end.send(7);
         });
         assert!(tokio::time::timeout(Duration::from_millis(10), work).await.is_err());
         drop(begin);

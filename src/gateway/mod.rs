@@ -80,8 +80,8 @@ use self::seal::Seal;
 use self::shelf::{Keeping, Shelf};
 use self::slots::{Full, Slots};
 use crate::audit::{Durable, Outcome, RecordError, Recorder};
-use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::GrantVerifier;
+use crate::identity::possession::Possession;
 use crate::mask::Masker;
 use crate::mcp::{Era, Limits, Message};
 use crate::policy::{Act, Call, Decision, Permit, PolicySet};
@@ -134,8 +134,8 @@ pub struct Gateway {
     pub recorder: Recorder,
     /// Verifies grant tokens.
     pub verifier: Arc<GrantVerifier>,
-    /// Proofs that were used.
-    pub replay: ReplayCache,
+    /// Judges whether a request shows what its token is bound to.
+    pub possession: Possession,
     /// Seals legacy session ids and event ids.
     pub seal: Arc<Seal>,
     /// Streams that clients may take up again.

@@ -19,9 +19,11 @@ use url::Url;
 use super::key::KeyError;
 use crate::types::{RandomError, random};
 
+pub use nonce::Nonces;
 pub use replay::ReplayCache;
 
 mod head;
+mod nonce;
 mod replay;
 
 /// The `typ` header of every proof.
@@ -92,6 +94,9 @@ pub enum DpopError {
         "the server has started since the DPoP proof was made; try again, or compare the clocks of client and server"
     )]
     BeforeStart,
+    /// The server wants its nonce in the proof, and it is not there or not good any more.
+    #[error("the DPoP proof needs the server's nonce")]
+    Nonce,
     /// The access token is bound to another key.
     #[error("the token is bound to another key than the one that signed the DPoP proof")]
     OtherKey,
@@ -111,6 +116,7 @@ impl DpopError {
             Self::Stale { .. } => "dpop_stale",
             Self::BeforeStart => "dpop_before_start",
             Self::Replayed => "dpop_replayed",
+            Self::Nonce => "use_dpop_nonce",
             Self::OtherKey => "dpop_other_key",
             Self::Full => "dpop_busy",
         }
@@ -157,12 +163,28 @@ impl DpopKey {
         access_token: Option<&str>,
         now: i64,
     ) -> Result<String, KeyError> {
+        self.proof_with(method, url, access_token, None, now)
+    }
+
+    /// [`Self::proof`] with the server's nonce, where it gave one.
+    ///
+    /// # Errors
+    /// As [`Self::proof`].
+    pub fn proof_with(
+        &self,
+        method: &str,
+        url: &Url,
+        access_token: Option<&str>,
+        nonce: Option<String>,
+        now: i64,
+    ) -> Result<String, KeyError> {
         let claims = ProofClaims {
             jti: fresh_jti()?,
             htm: method.to_owned(),
             htu: target(url),
             iat: now,
             ath: access_token.map(token_hash),
+            nonce,
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TYP.to_owned());
@@ -205,7 +227,7 @@ pub fn verify_proof(
         seen.heads.remember(head, &key);
     }
 
-    let claims: ProofClaims = part(body)?;
+    let claims: ProofClaims = part(body).map_err(|error| blamed(body, error))?;
     if claims.htm != method {
         return Err(DpopError::OtherRequest("method"));
     }
@@ -227,6 +249,7 @@ pub fn verify_proof(
     if claims.jti.is_empty() || claims.jti.len() > MAX_JTI {
         return Err(DpopError::Malformed("jti"));
     }
+    seen.check_nonce(claims.nonce.as_deref(), now)?;
     seen.use_once(key.thumbprint(), &claims.jti, claims.iat, now)?;
     Ok(key.thumbprint().clone())
 }
@@ -239,6 +262,33 @@ struct ProofClaims {
     iat: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     ath: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
+}
+
+/// Which claim it is for which the claims were not read.
+fn blamed(body: &str, error: DpopError) -> DpopError {
+    let Ok(claims) = part::<serde_json::Map<String, serde_json::Value>>(body) else {
+        return error;
+    };
+    let wrong =
+        |name: &str, good: fn(&serde_json::Value) -> bool, needed: bool| match claims.get(name) {
+            None => needed,
+            Some(value) => !good(value),
+        };
+    let text = |value: &serde_json::Value| value.is_string();
+    let number = |value: &serde_json::Value| value.is_i64();
+    let optional = |value: &serde_json::Value| value.is_string() || value.is_null();
+    let which = [
+        ("jti", wrong("jti", text, true)),
+        ("htm", wrong("htm", text, true)),
+        ("htu", wrong("htu", text, true)),
+        ("iat", wrong("iat", number, true)),
+        ("ath", wrong("ath", optional, false)),
+        ("nonce", wrong("nonce", optional, false)),
+    ];
+    let which = which.into_iter().find_map(|(name, wrong)| wrong.then_some(name));
+    DpopError::Malformed(which.unwrap_or("a claim stands in it twice"))
 }
 
 fn part<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, DpopError> {

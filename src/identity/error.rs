@@ -54,7 +54,7 @@ pub enum TokenError {
         expected: String,
     },
     /// The token is not bound to a key that its holder must prove.
-    #[error("the token is not bound to a key (no cnf.jkt)")]
+    #[error("the token is not bound to a key (no cnf)")]
     NotBound,
     /// The issuer did not answer.
     #[error("the issuer {issuer} cannot be reached: {why}")]

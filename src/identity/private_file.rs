@@ -92,6 +92,15 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
     finish(path, &temporary, moved)
 }
 
+/// Renames one private file over another, durably.
+///
+/// # Errors
+/// [`PrivateFileError::Io`]; both files then stand as they were.
+pub fn replace(from: &Path, to: &Path) -> Result<(), PrivateFileError> {
+    fs::rename(from, to).map_err(|source| io_error("replace", to, source))?;
+    sync_directory(to)
+}
+
 /// Writes a private file only if there is none; `false` when there was one.
 ///
 /// # Errors

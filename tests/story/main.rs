@@ -18,12 +18,14 @@
 mod approve;
 mod audit;
 mod baseline;
+mod bound;
 mod children;
 mod clients;
 mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod faults;
 mod hidden;
 mod hostile;
 mod keyring;
@@ -62,6 +64,8 @@ fn main() -> ExitCode {
         ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
         ("refused", refused::STORIES),
+        ("bound", bound::STORIES),
+        ("faults", faults::STORIES),
         ("hostile", hostile::STORIES),
         ("smuggle", smuggle::STORIES),
         ("strangers", strangers::STORIES),

@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod debian;
 pub mod http;
 pub mod idp;
+pub mod mutual;
 pub mod parts;
 pub mod person;
 pub mod proc;
@@ -20,6 +21,7 @@ pub mod world;
 
 pub use client::{Client, Refused, Seen, Target};
 pub use idp::Idp;
+pub use mutual::{Authority, Mutual};
 pub use person::Person;
 pub use proc::Proc;
 pub use raw::Raw;

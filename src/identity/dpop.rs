@@ -203,7 +203,7 @@ impl DpopKey {
 pub fn verify_proof(
     proof: &str,
     method: &str,
-    url: &Url,
+    url: impl AsRef<str>,
     access_token: Option<&str>,
     now: i64,
     seen: &ReplayCache,
@@ -231,13 +231,7 @@ pub fn verify_proof(
     if claims.htm != method {
         return Err(DpopError::OtherRequest("method"));
     }
-    let htu = Url::parse(&claims.htu).map_err(|_| DpopError::Malformed("htu is not a URL"))?;
-    if htu.query().is_some() || htu.fragment().is_some() {
-        return Err(DpopError::Malformed("htu has a query or fragment"));
-    }
-    if htu.as_str() != target(url) {
-        return Err(DpopError::OtherRequest("URL"));
-    }
+    same_target(&claims.htu, url.as_ref())?;
     let off = claims.iat.saturating_sub(now);
     if !(-WINDOW..=WINDOW).contains(&off) {
         return Err(DpopError::Stale { off });
@@ -294,6 +288,20 @@ fn blamed(body: &str, error: DpopError) -> DpopError {
 fn part<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, DpopError> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| DpopError::Malformed("base64url"))?;
     serde_json::from_slice(&bytes).map_err(|_| DpopError::Malformed("JSON"))
+}
+
+/// Whether `htu` names this URL. Most clients write it as we do; only where they do not is anything
+/// parsed.
+fn same_target(htu: &str, url: &str) -> Result<(), DpopError> {
+    if htu == url && !url.contains(['?', '#']) {
+        return Ok(());
+    }
+    let htu = Url::parse(htu).map_err(|_| DpopError::Malformed("htu is not a URL"))?;
+    if htu.query().is_some() || htu.fragment().is_some() {
+        return Err(DpopError::Malformed("htu has a query or fragment"));
+    }
+    let url = Url::parse(url).map_err(|_| DpopError::OtherRequest("URL"))?;
+    if htu.as_str() == target(&url) { Ok(()) } else { Err(DpopError::OtherRequest("URL")) }
 }
 
 /// A URL as `htu` names it: normalised by the parser, without query and fragment.

@@ -13,7 +13,6 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use url::Url;
 
 use super::certificate::{self, CertificateError, CertificateThumbprint, PeerCertificate};
 use super::dpop::{self, DpopError, ReplayCache, Thumbprint};
@@ -211,8 +210,7 @@ impl Possession {
         token: Option<&str>,
         now: i64,
     ) -> Result<Thumbprint, PossessionError> {
-        let url = Url::parse(shown.url).map_err(|_| DpopError::OtherRequest("URL"))?;
-        Ok(dpop::verify_proof(proof, shown.method, &url, token, now, &self.replay)?)
+        Ok(dpop::verify_proof(proof, shown.method, shown.url, token, now, &self.replay)?)
     }
 
     /// The client's certificate. What comes from a balancer is its client's business and never its

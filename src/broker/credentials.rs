@@ -183,6 +183,7 @@ impl TokenStore {
     pub async fn clear(&self) -> Result<(), CredentialError> {
         self.blocking(|store| {
             // The file first: without it the key opens nothing.
+            private_file::sweep(&store.home.file(FILE)).map_err(HomeError::from)?;
             private_file::remove(&store.home.file(FILE)).map_err(HomeError::from)?;
             match store.kind {
                 StorageKind::Keyring => store.keyring.delete(&store.user).map_err(no_keyring),
@@ -239,6 +240,8 @@ impl TokenStore {
             }
         };
         let file = Zeroizing::new(file.map_err(damaged)?);
+        // Under the lock nobody else writes: what is there was left by a process that died.
+        private_file::sweep(&self.home.file(FILE)).map_err(HomeError::from)?;
         private_file::write(&self.home.file(FILE), &file).map_err(HomeError::from)?;
         Ok(())
     }

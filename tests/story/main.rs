@@ -18,6 +18,7 @@
 mod approve;
 mod audit;
 mod baseline;
+mod browser;
 mod children;
 mod clients;
 mod conformance;
@@ -31,11 +32,13 @@ mod login;
 mod matrix;
 mod mediation;
 mod pairs;
+mod providers;
 mod refused;
 mod resume;
 mod scenarios;
 mod servers;
 mod serving;
+mod sharing;
 mod smuggle;
 mod strangers;
 mod streams;
@@ -50,6 +53,9 @@ fn main() -> ExitCode {
         ("demo", demo::STORIES),
         ("login", login::STORIES),
         ("keyring", keyring::STORIES),
+        ("providers", providers::STORIES),
+        ("browser", browser::STORIES),
+        ("sharing", sharing::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("children", children::STORIES),

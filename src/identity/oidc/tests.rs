@@ -289,6 +289,14 @@ async fn reads_groups_where_they_are() {
         ("groups", json!({}), vec![]),
         ("groups", json!({"groups": null}), vec![]),
         ("a.b.c", json!({"a": {"b": 1}}), vec![]),
+        ("/a/b~1c/0", json!({"a": {"b/c": [["eng"]]}}), vec!["eng"]),
+        ("/groups", json!({"groups": ["eng"]}), vec!["eng"]),
+        ("/a/b", json!({"a": 1}), vec![]),
+        ("/odd", json!({"/odd": ["eng"], "odd": ["x"]}), vec!["eng"]),
+        // Another claim is left out, or none: there are no groups.
+        ("groups", json!({"_claim_names": {"address": "src1"}, "hasgroups": false}), vec![]),
+        ("roles", json!({"_claim_names": {"groups": "src1"}, "hasgroups": true}), vec![]),
+        ("groups", json!({"groups": ["eng"], "_claim_names": {"groups": "s"}}), vec!["eng"]),
     ];
     for (claim, extra, expected) in cases {
         let mut settings = settings(&fake.url);
@@ -300,6 +308,18 @@ async fn reads_groups_where_they_are() {
         claims.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let verified = verifier.verify(&sign(&key, &claims), NOW).await.unwrap();
         assert_eq!(verified.identity.groups, expected, "{claim}");
+    }
+    for left_out in [
+        json!({"_claim_names": {"groups": "src1"}}),
+        json!({"hasgroups": true}),
+        json!({"hasgroups": "True", "groups": null}),
+    ] {
+        let mut claims = fake.claims();
+        claims.as_object_mut().unwrap().remove("groups");
+        claims.as_object_mut().unwrap().extend(left_out.as_object().unwrap().clone());
+        let refused = fake.verifier().verify(&sign(&key, &claims), NOW).await.unwrap_err();
+        assert_eq!((refused.code(), refused.fault()), ("groups_left_out", Fault::Caller));
+        assert!(refused.hint().is_some_and(|hint| hint.contains("group_lookup")));
     }
     let mut claims = fake.claims();
     claims["email_verified"] = json!(false);
@@ -457,6 +477,15 @@ fn settings_are_checked() {
     };
     read(json!({})).unwrap().check().unwrap();
     read(json!({ "algorithms": ["RS512"] })).unwrap().check().unwrap();
+    for uri in ["http://127.0.0.1:8976/callback", "http://[::1]/x", "http://localhost/callback"] {
+        read(json!({ "redirect_uri": uri })).unwrap().check().unwrap();
+    }
+    read(json!({ "resource": "urn:mcpx", "logins": ["device"] })).unwrap().check().unwrap();
+    let lookup = |endpoint: &str| {
+        json!({ "group_lookup": { "token_endpoint": endpoint, "client_id": "g",
+                                  "client_secret_file": "graph.secret" } })
+    };
+    read(lookup("https://login.example/t/oauth2/v2.0/token")).unwrap().check().unwrap();
     for bad in [
         json!({ "algorithms": ["ES256", "HS256"] }),
         json!({ "algorithms": [] }),
@@ -464,9 +493,18 @@ fn settings_are_checked() {
         json!({ "url": "https://id.example/?x=1" }),
         json!({ "audience": [""] }),
         json!({ "client_id": "" }),
+        json!({ "logins": [] }),
+        json!({ "redirect_uri": "https://mcpx.example/callback" }),
+        json!({ "redirect_uri": "http://127.0.0.1/callback?x=1" }),
+        json!({ "redirect_uri": "http://10.0.0.1/callback" }),
+        json!({ "resource": "mcpx" }),
+        json!({ "resource": "https://mcpx.example/#x" }),
+        lookup("http://login.example/token"),
     ] {
         assert!(read(bad.clone()).unwrap().check().is_err(), "{bad}");
     }
     assert!(read(json!({ "algorithms": ["none"] })).is_err());
     assert!(read(json!({ "client_secret": "x" })).is_err());
+    assert!(read(json!({ "logins": ["password"] })).is_err());
+    assert!(read(json!({ "group_lookup": { "client_id": "g" } })).is_err());
 }

@@ -37,9 +37,13 @@ pub struct LoginArgs {
     /// Do not open a browser, only show the address
     #[arg(long)]
     no_browser: bool,
-    /// Keep the login in a file that only you can read, where there is no keyring
+    /// Where there is no keyring: keep the login in a file that only you can read, unencrypted
     #[arg(long)]
     insecure_file: bool,
+    /// Where there is no keyring: keep the login's key in the Linux kernel, which forgets it at the
+    /// next reboot, or after some days without use
+    #[arg(long, conflicts_with = "insecure_file")]
+    keyutils: bool,
 }
 
 #[derive(Serialize)]
@@ -70,7 +74,11 @@ pub async fn run(args: LoginArgs, context: &Context) -> Result<(), CliError> {
         home: &home,
         server: &info,
         issuer,
-        storage: if args.insecure_file { StorageKind::File } else { StorageKind::Keyring },
+        storage: match (args.insecure_file, args.keyutils) {
+            (true, _) => StorageKind::File,
+            (false, true) => StorageKind::Keyutils,
+            (false, false) => StorageKind::Keyring,
+        },
         clock: context.clock(),
     };
     let opens = !args.no_browser && Surroundings::of_this_process().have_a_browser();

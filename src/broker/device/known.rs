@@ -27,8 +27,16 @@ pub(super) struct Known<M, K> {
 type Keys = openidconnect::core::CoreJsonWebKeySet;
 
 impl Known<Metadata, Keys> {
-    /// Keeps what was found. That it cannot be kept is no reason to fail: it is only ever a help.
+    /// Keeps what was found, unless the same is kept already. That it cannot be kept is no reason to
+    /// fail: it is only ever a help.
     pub(super) fn keep(home: &Home, issuer: &str, metadata: &Metadata, now: i64) {
+        let same = |known: &Self| {
+            known.fits(issuer, now, MAX_AGE / 4)
+                && known.metadata.clone().set_jwks(known.keys.clone()) == *metadata
+        };
+        if home.read_json::<Self>(FILE).ok().flatten().as_ref().is_some_and(same) {
+            return;
+        }
         let known = Known {
             version: VERSION,
             issuer: issuer.to_owned(),
@@ -43,6 +51,7 @@ impl Known<Metadata, Keys> {
 
     /// Forgets what is kept, with the login that it was for.
     pub(super) fn forget(home: &Home) -> Result<(), HomeError> {
+        private_file::sweep(&home.file(FILE))?;
         Ok(private_file::remove(&home.file(FILE))?)
     }
 
@@ -55,14 +64,18 @@ impl Known<Metadata, Keys> {
                 return None;
             }
         };
-        let age = now.abs_diff(known.fetched);
-        let fits = known.version == VERSION
-            && known.issuer == issuer
-            && known.metadata.issuer().as_str() == issuer
-            && age < MAX_AGE.unsigned_abs();
-        if fits {
-            tracing::warn!(age, "the issuer does not answer: its metadata of then is used");
+        if !known.fits(issuer, now, MAX_AGE) {
+            return None;
         }
-        fits.then(|| known.metadata.set_jwks(known.keys))
+        let fetched = known.fetched;
+        tracing::warn!(fetched, "the issuer does not answer: its metadata of then is used");
+        Some(known.metadata.set_jwks(known.keys))
+    }
+
+    fn fits(&self, issuer: &str, now: i64, age: i64) -> bool {
+        self.version == VERSION
+            && self.issuer == issuer
+            && self.metadata.issuer().as_str() == issuer
+            && now.abs_diff(self.fetched) < age.unsigned_abs()
     }
 }

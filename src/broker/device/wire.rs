@@ -58,7 +58,7 @@ pub(super) fn network(issuer: &str, source: FetchError) -> LoginError {
 }
 
 /// What `openidconnect` does not know of a discovery document by itself.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Endpoints {
     #[serde(rename = "device_authorization_endpoint")]
     pub(super) device: Option<DeviceAuthorizationUrl>,

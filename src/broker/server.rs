@@ -115,7 +115,9 @@ pub enum ServerError {
         found: String,
     },
     /// It would send an authorization code to another machine.
-    #[error("{server} names {found:?} as the address that browsers come back to, which is not on this machine's loopback")]
+    #[error(
+        "{server} names {found:?} as the address that browsers come back to, which is not on this machine's loopback"
+    )]
     Redirect {
         /// The server asked.
         server: String,

@@ -159,10 +159,7 @@ async fn cancelled() {
 fn show_page(context: &Context, prompt: &BrowserPrompt, opens: bool) {
     let address = prompt.authorization_uri.as_str();
     if context.ui.json() {
-        let json = PageJson {
-            authorization_uri: address,
-            expires_in: prompt.expires_in.as_secs(),
-        };
+        let json = PageJson { authorization_uri: address, expires_in: prompt.expires_in.as_secs() };
         if let Err(error) = context.ui.print_json(&json) {
             tracing::debug!(?error, "nobody reads the address");
         }
@@ -170,9 +167,9 @@ fn show_page(context: &Context, prompt: &BrowserPrompt, opens: bool) {
     }
     let what = if opens { "Your browser opens" } else { "Open in a browser on this machine" };
     context.ui.status(&format!("{what} {}", styled(STRONG, address)));
-    context.ui.status(
-        "If it shows an error, or none opens, press Ctrl-C and run `mcpx login --device`.",
-    );
+    context
+        .ui
+        .status("If it shows an error, or none opens, press Ctrl-C and run `mcpx login --device`.");
 }
 
 fn show(context: &Context, prompt: &DevicePrompt) {

@@ -15,6 +15,7 @@ crate::stories![
     a_person_who_says_no_in_the_browser,
     a_provider_without_codes,
     a_desk_and_a_session_over_ssh,
+    what_the_operator_has_set_up,
 ];
 
 fn logging_in_through_a_browser(world: &World) -> anyhow::Result<()> {
@@ -182,11 +183,8 @@ fn a_desk_and_a_session_over_ssh(world: &World) -> anyhow::Result<()> {
     let at = |name: &str, ssh: bool, issuer: &Idp| -> anyhow::Result<Proc> {
         assert_eq!(issuer.url, quirky.plain.url);
         let person = Person::new(world, name)?;
-        let line = format!(
-            "{} login --server {} --insecure-file",
-            crate::support::site::MCPX,
-            server.url
-        );
+        let line =
+            format!("{} login --server {} --insecure-file", crate::support::site::MCPX, server.url);
         let mut command = world.command("script")?;
         command.args(["-qec", &line, "/dev/null"]).env("MCPX_HOME", person.home());
         command.env("DISPLAY", ":0").env("BROWSER", &browser).env("TERM", "xterm");
@@ -210,6 +208,50 @@ fn a_desk_and_a_session_over_ssh(world: &World) -> anyhow::Result<()> {
     quirky.set("plain", &json!({ "code": false }))?;
     let output = at("fallback", false, &quirky.plain)?.finish()?.exits(0);
     assert!(output.stdout.contains("ABCD-EFGH"), "{output:#?}");
+    Ok(())
+}
+
+/// `logins` and `redirect_uri` of an issuer, as the command line sees them.
+fn what_the_operator_has_set_up(world: &World) -> anyhow::Result<()> {
+    let quirky = Quirky::start(world)?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let issuers = format!(
+        r#"
+[[issuer]]
+name = "port"
+url = "{}"
+redirect_uri = "http://127.0.0.1:{port}/callback"
+resource = "https://mcpx.example"
+
+[[issuer]]
+name = "browser-only"
+url = "{}"
+logins = ["browser"]
+"#,
+        quirky.issuer("port"),
+        quirky.issuer("browser-only")
+    );
+    quirky.set("port", &json!({ "resource": "https://mcpx.example" }))?;
+    let server = Site::new(world, &quirky.plain).extra(&issuers).start()?;
+    let alice = Person::new(world, "alice")?;
+    let login = alice.login_through_browser(&server, Some("port"))?;
+    assert_eq!(redirect_of(&login.address)?.port(), Some(port));
+    // The port is taken while somebody logs in; who comes second is told what to do.
+    let bob = Person::new(world, "bob")?;
+    let arguments = ["login", "--server", &server.url, "--issuer", "port", "--browser"];
+    let second = bob.run(&[&arguments[..], &["--no-browser", "--insecure-file"]].concat())?;
+    second.exits(1).says(&port.to_string()).says("mcpx login --device");
+    Browser::default().open(&login.address)?;
+    login.proc.finish()?.exits(0);
+    assert_eq!(quirky.seen("port")?["authorize"]["resource"], "https://mcpx.example");
+    // Where there is only the browser, it is taken without a terminal, too.
+    let carol = Person::new(world, "carol")?;
+    let arguments = ["login", "--server", &server.url, "--issuer", "browser-only", "--json"];
+    let flags = ["--no-browser", "--insecure-file"];
+    let mut login = carol.start(&[&arguments[..], &flags].concat())?;
+    let shown = login.first_json_line()?;
+    Browser::default().open(shown["authorization_uri"].as_str().unwrap_or_default())?;
+    login.finish()?.exits(0);
     Ok(())
 }
 

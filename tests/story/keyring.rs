@@ -86,7 +86,8 @@ fn a_login_kept_by_the_kernel(world: &World) -> anyhow::Result<()> {
         return Err(Skip("the kernel keeps no keys for us here".to_owned()).into());
     }
     let quirky = Quirky::start(world)?;
-    let server = Site::new(world, &quirky.plain).http("ledger", "http://127.0.0.1:9/mcp").start()?;
+    let server =
+        Site::new(world, &quirky.plain).http("ledger", "http://127.0.0.1:9/mcp").start()?;
     let alice = Person::new(world, "alice")?;
     let in_session = |arguments: &[&str]| {
         let mut session = world.command("keyctl")?;
@@ -117,16 +118,14 @@ fn a_login_kept_by_the_kernel(world: &World) -> anyhow::Result<()> {
 fn a_file_that_others_could_read(world: &World) -> anyhow::Result<()> {
     use std::os::unix::fs::{PermissionsExt as _, chown};
     let quirky = Quirky::start(world)?;
-    let server = Site::new(world, &quirky.plain).http("ledger", "http://127.0.0.1:9/mcp").start()?;
+    let server =
+        Site::new(world, &quirky.plain).http("ledger", "http://127.0.0.1:9/mcp").start()?;
     let alice = Person::new(world, "alice")?;
     let login = ["login", "--server", &server.url, "--no-browser", "--insecure-file"];
     alice.run(&login)?.exits(0).says("unencrypted");
     alice.run(&["ls"])?.exits(0);
     let chmod = |name: &str, mode| {
-        std::fs::set_permissions(
-            alice.home().join(name),
-            std::fs::Permissions::from_mode(mode),
-        )
+        std::fs::set_permissions(alice.home().join(name), std::fs::Permissions::from_mode(mode))
     };
     for file in ["tokens", "login.json"] {
         for mode in [0o640, 0o604, 0o660, 0o622] {

@@ -37,7 +37,12 @@ impl Row {
         Self { name, quirks, config: "", login: says, ls: "" }
     }
 
-    fn is_refused(name: &'static str, quirks: Value, config: &'static str, says: &'static str) -> Self {
+    fn is_refused(
+        name: &'static str,
+        quirks: Value,
+        config: &'static str,
+        says: &'static str,
+    ) -> Self {
         Self { name, quirks, config, login: "", ls: says }
     }
 }
@@ -96,7 +101,11 @@ fn providers_that_differ(world: &World) -> anyhow::Result<()> {
             Row::works("ordinary", json!({}), ""),
             Row::works("rsa", json!({ "alg": "RS256" }), ""),
             Row::works("eddsa", json!({ "alg": "EdDSA" }), ""),
-            Row::works("opaque-sub", group(json!({ "sub": "auth0|5f7c8ec7c33c6c004bbafe82 ü=/" })), ""),
+            Row::works(
+                "opaque-sub",
+                group(json!({ "sub": "auth0|5f7c8ec7c33c6c004bbafe82 ü=/" })),
+                "",
+            ),
             Row::works("comma-groups", group(json!({ "groups": "staff, eng" })), ""),
             Row::works(
                 "other-claim",
@@ -110,7 +119,9 @@ fn providers_that_differ(world: &World) -> anyhow::Result<()> {
             ),
             Row::works(
                 "pointer-claim",
-                group(json!({ "groups": none, "resource_access": { "a.b/c": { "roles": "eng" } } })),
+                group(
+                    json!({ "groups": none, "resource_access": { "a.b/c": { "roles": "eng" } } }),
+                ),
                 r#"groups_claim = "/resource_access/a.b~1c/roles""#,
             ),
             Row::works(
@@ -156,21 +167,43 @@ fn providers_that_cannot_be_trusted(world: &World) -> anyhow::Result<()> {
             Row::cannot_log_in("none", json!({ "alg": "none" }), "not valid"),
             // Signed with HMAC, the key being the issuer's public key.
             Row::cannot_log_in("hs256", json!({ "alg": "HS256" }), "not valid"),
-            Row::cannot_log_in("liar", json!({ "issuer": "https://login.example" }), "cannot be used"),
+            Row::cannot_log_in(
+                "liar",
+                json!({ "issuer": "https://login.example" }),
+                "cannot be used",
+            ),
             Row::cannot_log_in("slash", json!({ "issuer": "SELF/" }), "cannot be used"),
             Row::cannot_log_in("other-aud", claims(json!({ "aud": "other" })), "not valid"),
-            Row::cannot_log_in("other-iss", claims(json!({ "iss": "https://x.example" })), "not valid"),
+            Row::cannot_log_in(
+                "other-iss",
+                claims(json!({ "iss": "https://x.example" })),
+                "not valid",
+            ),
             Row::cannot_log_in("over", json!({ "life": -10 }), "clock"),
             Row::cannot_log_in("no-identity", json!({ "idToken": false }), "scope openid"),
-            Row::cannot_log_in("resource-needed", json!({ "resource": "https://x" }), "invalid_target"),
+            Row::cannot_log_in(
+                "resource-needed",
+                json!({ "resource": "https://x" }),
+                "invalid_target",
+            ),
             Row::cannot_log_in("no-device", json!({ "device": false }), "mcpx login --browser"),
             Row::cannot_log_in("down", json!({ "down": true }), "does not answer"),
             // What only the server can judge.
             Row::is_refused("from-the-future", json!({ "skew": 120 }), "", "clocks"),
             Row::is_refused("not-before", claims(json!({ "nbf": far })), "", "clocks"),
             Row::is_refused("server-aud", json!({}), r#"audience = ["mcpx"]"#, "another audience"),
-            Row::is_refused("azp", claims(json!({ "aud": ["mcpx-cli", "x"], "azp": "x" })), "", "audience"),
-            Row::is_refused("odd-groups", claims(json!({ "groups": { "eng": true } })), "", "groups claim"),
+            Row::is_refused(
+                "azp",
+                claims(json!({ "aud": ["mcpx-cli", "x"], "azp": "x" })),
+                "",
+                "audience",
+            ),
+            Row::is_refused(
+                "odd-groups",
+                claims(json!({ "groups": { "eng": true } })),
+                "",
+                "groups claim",
+            ),
             Row::is_refused("alg", json!({ "alg": "RS256" }), r#"algorithms = ["ES256"]"#, "RS256"),
         ],
     )

@@ -116,7 +116,16 @@ fn killed_at_every_write(world: &World) -> anyhow::Result<()> {
         let before = refreshed()?;
         let mut strace = world.command("strace")?;
         let inject = format!("inject={call}:signal=SIGKILL:when={which}");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]);
+        strace.args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &format!("trace={call}"),
+            "-e",
+            &inject,
+        ]);
         strace.arg(crate::support::site::MCPX).arg("ls").env("MCPX_HOME", alice.home());
         let died = Proc::run(world, "strace", strace)?;
         assert_eq!(died.code, 128 + 9, "{call} {which}: {died:#?}");
@@ -205,7 +214,8 @@ fn killed_while_others_wait(world: &World) -> anyhow::Result<()> {
 fn expiring<'a>(world: &'a World) -> anyhow::Result<(Quirky, Server<'a>, Person<'a>)> {
     let quirky = Quirky::start(world)?;
     quirky.set("plain", &json!({ "life": 2 }))?;
-    let server = Site::new(world, &quirky.plain).http("ledger", "http://127.0.0.1:9/mcp").start()?;
+    let server =
+        Site::new(world, &quirky.plain).http("ledger", "http://127.0.0.1:9/mcp").start()?;
     let alice = Person::new(world, "alice")?;
     log_in(&alice, &server)?;
     std::thread::sleep(Duration::from_secs(2));

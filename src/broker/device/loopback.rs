@@ -177,7 +177,9 @@ impl Door {
                 return broken(format!("the answer is from another issuer, {named:?} (RFC 9207)"));
             }
             None if expected.issuer_is_named => {
-                return broken("the answer does not name its issuer, as it has to (RFC 9207)".into());
+                return broken(
+                    "the answer does not name its issuer, as it has to (RFC 9207)".into(),
+                );
             }
             _ => {}
         }

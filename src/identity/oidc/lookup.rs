@@ -135,7 +135,8 @@ impl GroupLookup {
 
     async fn ask(&self, url: &Url, token: &Secret) -> Result<Vec<String>, FetchError> {
         let request = self.http.post(url.clone()).bearer_auth(token.expose());
-        let request = request.json(&json!({ "securityEnabledOnly": self.settings.security_groups }));
+        let request =
+            request.json(&json!({ "securityEnabledOnly": self.settings.security_groups }));
         let memberships: Memberships = read(request).await?;
         Ok(memberships.value)
     }

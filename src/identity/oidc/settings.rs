@@ -178,8 +178,11 @@ impl IssuerSettings {
             for (key, url) in
                 [("endpoint", &lookup.endpoint), ("token_endpoint", &lookup.token_endpoint)]
             {
-                fetch::safe_url(url)
-                    .map_err(|source| IssuerSettingsError::GroupLookup { name: name(), key, source })?;
+                fetch::safe_url(url).map_err(|source| IssuerSettingsError::GroupLookup {
+                    name: name(),
+                    key,
+                    source,
+                })?;
             }
         }
         let empty = [

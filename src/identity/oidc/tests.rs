@@ -508,3 +508,47 @@ fn settings_are_checked() {
     assert!(read(json!({ "logins": ["password"] })).is_err());
     assert!(read(json!({ "group_lookup": { "client_id": "g" } })).is_err());
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[ -~]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::btree_map("[a-c./~]{0,3}", inner, 0..5)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Whatever a token holds, groups are read as names or refused; and none of them is empty.
+        #[test]
+        fn groups_are_names_or_refused(claims in any_json(), name in "[a-c./~01]{1,8}") {
+            let Value::Object(claims) = claims else { return Ok(()) };
+            let found = find_claim(&claims, &name);
+            if let Some(groups) = found.and_then(|value| group_names(value).ok()) {
+                prop_assert!(groups.iter().all(|group| !group.is_empty() && printable(group)));
+            }
+            prop_assert!(!lookup::left_out(&claims, &name));
+        }
+
+        /// A pointer finds what serde's own finds, unless a claim has the pointer's text as its name.
+        #[test]
+        fn pointers_are_those_of_rfc_6901(claims in any_json(), name in "(/[a-c./~01]{0,3}){1,3}") {
+            let Value::Object(map) = &claims else { return Ok(()) };
+            if !map.contains_key(&name) {
+                prop_assert_eq!(find_claim(map, &name), claims.pointer(&name));
+            }
+        }
+    }
+}

@@ -64,7 +64,11 @@ fn who_answers_is_who_was_asked() {
         (true, "state=s3cret&error=access_denied", "does not name its issuer"),
         (false, "state=s3cret&code=abc&iss=https%3A%2F%2Fevil.example", "another issuer"),
         (true, "state=s3cret&code=abc&iss=https%3A%2F%2Fid.example%2Frealms%2Fcorp%2F", "another"),
-        (false, "state=s3cret&error=server_error&error_description=a%1b[2Jb", "server_error: a[2Jb"),
+        (
+            false,
+            "state=s3cret&error=server_error&error_description=a%1b[2Jb",
+            "server_error: a[2Jb",
+        ),
         (false, "state=s3cret&error=consent_required", "it answered consent_required"),
         (false, "state=s3cret", "neither a code nor an error"),
         (false, "state=s3cret&code=", "neither a code nor an error"),

@@ -127,6 +127,12 @@ impl TokenError {
             (_, Self::GroupsLeftOut { .. }) => Some(
                 "tell the server's administrator: issuer.group_lookup looks groups up, or the issuer sends only the groups assigned to the application",
             ),
+            (_, Self::Algorithm(_) | Self::WrongAudience { .. }) => Some(
+                "a new login does not change this: tell the server's administrator (issuer.audience, issuer.algorithms)",
+            ),
+            (_, Self::UnknownKey(_)) => Some(
+                "if the issuer has just changed its keys, try again in a minute; else run `mcpx login` again",
+            ),
             (Fault::Caller, _) => Some("run `mcpx login` again"),
             (Fault::Issuer, _) => None,
         }

@@ -386,6 +386,37 @@ async fn many_first_tokens_make_one_fetch() {
 }
 
 #[tokio::test]
+async fn many_tokens_of_a_new_key_make_one_fetch() {
+    let old = SigningKey::generate().unwrap();
+    let new = SigningKey::generate().unwrap();
+    let fake = Fake::start(vec![public(&old)]).await;
+    let verifier = Arc::new(fake.verifier());
+    verifier.verify(&sign(&old, &fake.claims()), NOW).await.unwrap();
+    fake.set(|published| {
+        published.keys = vec![public(&new), public(&old)];
+        published.slow = Duration::from_millis(100);
+    });
+    let later = NOW + 600;
+    let mut tasks = Vec::new();
+    for n in 0..100 {
+        // Half of them are of strangers, which must not bring another fetch after this one.
+        let stranger = SigningKey::generate().unwrap();
+        let key = if n % 2 == 0 { &new } else { &stranger };
+        let mut claims = fake.claims();
+        claims["exp"] = json!(later + 600);
+        let (verifier, token) = (Arc::clone(&verifier), sign(key, &claims));
+        tasks.push((n, tokio::spawn(async move { verifier.verify(&token, later).await })));
+    }
+    for (n, task) in tasks {
+        match task.await.unwrap() {
+            Ok(_) => assert_eq!(n % 2, 0),
+            Err(error) => assert_eq!((error.code(), n % 2), ("token_key_unknown", 1)),
+        }
+    }
+    assert_eq!(fake.fetches(), 2);
+}
+
+#[tokio::test]
 async fn old_keys_serve_on_while_the_issuer_is_down() {
     let key = SigningKey::generate().unwrap();
     let fake = Fake::start(vec![public(&key)]).await;

@@ -81,6 +81,31 @@ fn the_example_can_be_served() {
     assert!(String::from_utf8_lossy(&without.stderr).contains("CRM_TOKEN"), "{without:?}");
 }
 
+/// Each `[[issuer]]` block of the page on identity providers is accepted as it stands.
+#[test]
+fn the_issuers_shown_can_be_served() {
+    let text = fs::read_to_string(root().join("docs/identity.md")).unwrap();
+    let shown: Vec<_> = text
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|block| block.contains("[[issuer]]"))
+        .collect();
+    assert!(shown.len() >= 6, "found only {}", shown.len());
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("policies")).unwrap();
+    fs::write(folder.path().join("graph.secret"), "x").unwrap();
+    for block in shown {
+        let server = "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\n";
+        let config = folder.path().join("mcpx.toml");
+        let text = format!("{server}{}", block.replace("/etc/mcpx/", ""));
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcpx"));
+        let output = command.args(["serve", "--check", "--config"]).arg(config).output().unwrap();
+        assert!(output.status.success(), "{block}\n{output:?}");
+    }
+}
+
 #[test]
 fn the_policies_shown_can_be_loaded() {
     let text = fs::read_to_string(root().join("docs/policies.md")).unwrap();

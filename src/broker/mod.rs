@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`home`] | the directory that holds a user's login state |
 //! | [`credentials`] | tokens at rest: sealed under a keyring's key, or in a private file |
-//! | [`device`] | OpenID Connect with the issuer: discovery, device flow, refresh, revocation |
+//! | [`device`] | OpenID Connect with the issuer: discovery, code and browser flow, refresh, revocation |
 //! | [`login`] | the login that many processes share |
 //! | [`server`] | what a control server says about itself |
 //! | [`grant`] | identity token and key for a grant token, renewed in time |

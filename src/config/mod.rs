@@ -135,7 +135,12 @@ impl Settings {
         let mut issuers = Vec::new();
         for issuer in file.issuer {
             let at = issuer.span().start;
-            let issuer = issuer.into_inner();
+            let mut issuer = issuer.into_inner();
+            if let Some(lookup) = &mut issuer.group_lookup {
+                lookup.client_secret_file = in_base(&lookup.client_secret_file);
+                // Read when it is needed; one that is not there now is a mistake to be told of now.
+                read(&lookup.client_secret_file)?;
+            }
             issuer.check().map_err(|error| place.error_chain(at, &error))?;
             issuers.push(issuer);
         }
@@ -157,6 +162,8 @@ impl Settings {
         let mut secret = vec![connection::real(&in_base(&file.server.data_dir))];
         secret.push(connection::real(path));
         secret.extend(tls.as_ref().map(|tls| connection::real(&tls.key)));
+        let lookups = issuers.iter().filter_map(|issuer| issuer.group_lookup.as_ref());
+        secret.extend(lookups.map(|lookup| connection::real(&lookup.client_secret_file)));
         let connections = connection::check(file.connection, base, &secret, &place)?;
         Ok(Self {
             file: path.to_owned(),

@@ -348,8 +348,8 @@ fn refused_identity(error: &TokenError) -> ApiError {
         Fault::Issuer => "temporarily_unavailable",
     };
     let refusal = ApiError::new(status, oauth, error.code(), error.to_string());
-    match error.fault() {
-        Fault::Caller => refusal.hint("run `mcpx login` again"),
-        Fault::Issuer => refusal,
+    match error.hint() {
+        Some(hint) => refusal.hint(hint),
+        None => refusal,
     }
 }

@@ -94,6 +94,11 @@ async fn describe(State(control): State<Arc<Control>>) -> Json<Value> {
                 "url": settings.url,
                 "client_id": settings.client_id,
                 "scopes": settings.scopes,
+                "logins": settings.logins,
+                "redirect_uri": settings.redirect_uri,
+                "resource": settings.resource,
+                "client_secret": settings.published_client_secret,
+                "groups_claim": settings.groups_claim,
             })
         })
         .collect();

@@ -19,6 +19,7 @@ mod approve;
 mod audit;
 mod baseline;
 mod bound;
+mod browser;
 mod children;
 mod clients;
 mod conformance;
@@ -33,11 +34,13 @@ mod login;
 mod matrix;
 mod mediation;
 mod pairs;
+mod providers;
 mod refused;
 mod resume;
 mod scenarios;
 mod servers;
 mod serving;
+mod sharing;
 mod smuggle;
 mod strangers;
 mod streams;
@@ -52,6 +55,9 @@ fn main() -> ExitCode {
         ("demo", demo::STORIES),
         ("login", login::STORIES),
         ("keyring", keyring::STORIES),
+        ("providers", providers::STORIES),
+        ("browser", browser::STORIES),
+        ("sharing", sharing::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("children", children::STORIES),

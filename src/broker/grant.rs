@@ -279,6 +279,27 @@ impl GrantSource {
         }
     }
 
+    /// Renews the grant in time, for as long as there is one. Asks for none: once it is over, that
+    /// is for whoever sends the next request.
+    pub(super) async fn keep(&self) {
+        // The end of the token for which the server gives no other.
+        let mut last = None;
+        loop {
+            let now = self.clock.now_seconds();
+            let due = self.current().filter(|live| {
+                live.renew_at <= now && live.expires_at > now && last != Some(live.expires_at)
+            });
+            if let Some(old) = due
+                && let Err(error) = self.grant().await
+                && !error.is_retryable()
+            {
+                tracing::warn!(%error, "the grant is not renewed any more");
+                last = Some(old.expires_at);
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    }
+
     /// Forgets the token, so that the next request asks again: for when the server says that it is
     /// no longer good.
     pub fn forget(&self, token: &Secret) {

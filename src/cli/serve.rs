@@ -414,6 +414,7 @@ impl Parts {
         let streams = settings.gateway.streams;
         let shelf = Shelf::new(streams.keeping, Arc::clone(&seal))
             .map_err(|error| failed("streams cannot be numbered", &error))?;
+        let slots = Arc::new(Slots::new(streams.per_session, streams.total));
         let gateway = Gateway {
             public_url: public_url.clone(),
             connections: upstreams,
@@ -424,7 +425,7 @@ impl Parts {
             replay: ReplayCache::new(PROOFS).since(clock.now_seconds()),
             seal,
             shelf: Arc::new(shelf),
-            slots: Arc::new(Slots::new(streams.per_session, streams.total)),
+            slots: Arc::clone(&slots),
             grants: Arc::clone(&grants) as _,
             approvals: Arc::clone(&approvals) as _,
             pins: Arc::clone(&pins) as _,
@@ -442,6 +443,7 @@ impl Parts {
             masker,
             connections: shown,
             grants,
+            slots,
             approvals,
             pins,
             sessions: ApiSessions::default(),

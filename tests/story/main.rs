@@ -24,6 +24,7 @@ mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod grants;
 mod hidden;
 mod hostile;
 mod keyring;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         ("scenarios", scenarios::STORIES),
         ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
+        ("grants", grants::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),
         ("smuggle", smuggle::STORIES),

@@ -24,6 +24,12 @@ const RENEWAL_PAUSE: i64 = 5;
 pub trait IdentitySource: Send + Sync {
     /// A current identity token.
     fn id_token(&self) -> BoxFuture<'_, Result<Secret, LoginError>>;
+
+    /// One that was obtained at most `age` seconds ago, where that can be had.
+    fn recent_id_token(&self, age: i64) -> BoxFuture<'_, Result<Secret, LoginError>> {
+        let _any_age = age;
+        self.id_token()
+    }
 }
 
 /// A grant token and what it is for.
@@ -324,7 +330,12 @@ impl GrantSource {
     }
 
     async fn ask(&self, old: Option<&Live>) -> Result<Live, ExchangeError> {
-        let id_token = self.identity.id_token().await?;
+        let id_token = match old {
+            None => self.identity.id_token().await?,
+            // A renewal is to find out what the issuer says of its user now. Processes that renew
+            // at about the same time share an answer.
+            Some(live) => self.identity.recent_id_token(live.grant.expires_in / 3).await?,
+        };
         let now = self.clock.now_seconds();
         let renew = old.map(|live| &live.grant.token);
         let grant = exchange(

@@ -113,12 +113,12 @@ impl Control {
         }
         if wanted.seconds > longest {
             let message = format!(
-                "a grant for {connection} can be given for {} at most",
+                "a grant for {connection} can be given for {:#} at most",
                 SignedDuration::from_secs(longest)
             );
             let status = StatusCode::BAD_REQUEST;
             return Err(ApiError::new(status, "invalid_request", "grant_too_long", message)
-                .hint(format!("ask with `--for {}`", SignedDuration::from_secs(longest)))
+                .hint(format!("ask with `--for \"{:#}\"`", SignedDuration::from_secs(longest)))
                 .of(&subject.id)
                 .at(&connection));
         }
@@ -283,7 +283,7 @@ impl Control {
             .at(connection))
     }
 
-    /// Lets a grant live longer, where there is a yes to that. Says until when it lives now.
+    /// Lets a grant live longer, where there is a yes to that.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -292,6 +292,10 @@ impl Control {
         grant: &mut GrantRow,
         now: Timestamp,
     ) -> Result<(), ApiError> {
+        // What policy gives by itself has no end that a yes could move.
+        if grant.approval.is_none() {
+            return Ok(());
+        }
         let Some(row) = self.store.yes_to_extend(&grant.id, now).await? else { return Ok(()) };
         let Some(wanted) = row.wanted else { return Ok(()) };
         if grant.revoked_at.is_some() || grant.ends_at <= now {

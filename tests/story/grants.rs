@@ -26,6 +26,8 @@ crate::stories![
     revoking_cuts_what_runs,
     a_lost_group_ends_a_grant,
     a_standing_grant_is_renewed_in_silence,
+    somebody_who_left_is_out,
+    on_a_terminal_the_reason_is_asked_for,
 ];
 
 /// Whoever wants the ledger needs a lead's yes.
@@ -591,7 +593,70 @@ fn a_standing_grant_is_renewed_in_silence(world: &World) -> anyhow::Result<()> {
         Client::PythonLegacy.call(world, carol.home(), &connected.target(), "note", &text)?;
     assert!(!seen.is_error(), "{seen:#?}");
     assert_eq!(server.leaves_of("grant_issued").len(), 1, "it is one grant");
-    // It ends for good with the login: once its short life is over nothing goes on.
+    Ok(())
+}
+
+fn somebody_who_left_is_out(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let ledger = world.ledger()?;
+    let server = Site::new(world, &idp).http("ledger", &ledger.url).grant_ttl("6s").start()?;
+    let carol = Person::logged_in(world, "carol", &server, &idp)?;
+    let alice = Person::logged_in(world, "alice", &server, &idp)?;
+    let connected = carol.connect("ledger")?;
+    until("it is renewed", || Ok((!server.leaves_of("grant_renewed").is_empty()).then_some(())))?;
     idp.remove("carol")?;
+    let left = Instant::now();
+    until("her grant is over", || {
+        let live = grants(&alice)?;
+        Ok(live.iter().all(|grant| grant["state"] == "ended").then_some(()))
+    })?;
+    assert!(left.elapsed() < Duration::from_secs(12), "{:?}", left.elapsed());
+    let text = json!({"text": "too late"});
+    let call = Client::PythonLegacy.call(world, carol.home(), &connected.target(), "note", &text);
+    assert!(call.is_err(), "{call:#?}");
+    assert!(world.executed().is_empty());
+    Ok(())
+}
+
+/// Runs a program on a terminal, answers what it asks, and shows what it prints.
+const TERMINAL: &str = r#"
+import os, pty, sys
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+asked = b""
+while True:
+    try:
+        read = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not read:
+        break
+    asked += read
+    sys.stdout.write(read.decode(errors="replace"))
+    sys.stdout.flush()
+    if b"?" in asked:
+        os.write(terminal, sys.argv[1].encode() + b"\n")
+        asked = b""
+"#;
+
+fn on_a_terminal_the_reason_is_asked_for(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let ledger = world.ledger()?;
+    let server = site(world, &idp, &ledger.url).start()?;
+    let carol = Person::logged_in(world, "carol", &server, &idp)?;
+    let bob = Person::logged_in(world, "bob", &server, &idp)?;
+    let mut command = world.command(world.parts().python()?)?;
+    command.env("MCPX_HOME", carol.home()).env("TERM", "xterm").args(["-c", TERMINAL]);
+    command.args(["typed by hand", crate::support::site::MCPX, "connect", "ledger"]);
+    let mut connecting = crate::support::Proc::start(world, "terminal", command)?;
+    let id = pending(&bob, &[])?;
+    let shown = bob.run(&["approve", &id, "--yes"])?.exits(0);
+    assert!(shown.stderr.contains("typed by hand"), "{shown:#?}");
+    let said = connecting.until("goes on", |this| {
+        let said = this.stdout();
+        Ok(said.contains("http://127.0.0.1:").then_some(said))
+    })?;
+    assert!(said.contains("Why do you need ledger?") && said.contains("Approved"), "{said}");
     Ok(())
 }

@@ -34,6 +34,7 @@ CREATE INDEX approvals_by_binding ON approvals (binding, state);
 CREATE INDEX approvals_by_state ON approvals (state, expires_at);
 CREATE INDEX approvals_by_subject ON approvals (subject, connection, state)
     WHERE wanted IS NOT NULL;
+CREATE INDEX approvals_by_extended ON approvals (extends) WHERE extends IS NOT NULL;
 
 -- Null in all of them: a grant that policy gave by itself, for the whole connection.
 ALTER TABLE grants ADD COLUMN scope TEXT;         -- JSON array of tools

@@ -145,7 +145,11 @@ fn show_wanted(line: &dyn Fn(&str, &str), wanted: &WantedInfo) {
         None => line("wants", &format!("a grant for {}", span(wanted.seconds))),
     }
     line("why", &wanted.reason);
-    let tools = wanted.tools.as_ref().map(|tools| tools.join(", "));
+    // A name that is chosen to look like several is shown as the one that it is.
+    let plain = |name: &str| name.chars().all(|c| c.is_alphanumeric() || "_-./:".contains(c));
+    let quoted = |name: &String| if plain(name) { name.clone() } else { format!("{name:?}") };
+    let tools = wanted.tools.as_ref();
+    let tools = tools.map(|tools| tools.iter().map(quoted).collect::<Vec<_>>().join(", "));
     line("tools", tools.as_deref().unwrap_or("all that policy allows, prompts and resources too"));
     if let Some(from) = wanted.from {
         line("begins", &from.strftime("%Y-%m-%d %H:%M:%SZ").to_string());

@@ -52,6 +52,8 @@ const MOST_TOOLS: usize = 64;
 const LONGEST_NAME: usize = 256;
 /// How far ahead a grant can be asked for.
 const MOST_AHEAD: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How many requests for grants one subject can have open.
+const MOST_OPEN: u32 = 32;
 /// For how long one is asked where nothing is said, in seconds.
 const USUAL: i64 = 3600;
 /// A grant is asked for at least so long, in seconds.
@@ -122,6 +124,15 @@ impl Control {
                 .of(&subject.id)
                 .at(&connection));
         }
+        let open = self.store.requests(Some(&subject.id), now, MOST_OPEN).await?;
+        if open.len() >= usize::try_from(MOST_OPEN).unwrap_or(usize::MAX) {
+            let message = format!("you have {MOST_OPEN} requests open, the most you may have");
+            let (status, code) = (StatusCode::TOO_MANY_REQUESTS, "too_many_requests");
+            return Err(ApiError::new(status, "invalid_request", code, message)
+                .hint("`mcpx grants` lists them; they end by themselves")
+                .of(&subject.id)
+                .at(&connection));
+        }
         self.approvals.ask_for_grant(subject, connection, wanted, ask, now).await
     }
 
@@ -145,6 +156,12 @@ impl Control {
             return Err(ApiError::bad_request(format!(
                 "at most {MOST_TOOLS} tools can be named, each with {LONGEST_NAME} bytes at most"
             )));
+        }
+        // They go into records, where nothing stands that masking would find.
+        if tools.iter().any(|name| *self.masker.text(name).0 != **name) {
+            return Err(ApiError::bad_request(
+                "the name of a tool looks like a secret or personal data",
+            ));
         }
         let from = from.filter(|from| *from > now);
         if from.is_some_and(|from| from.duration_since(now) > MOST_AHEAD) {

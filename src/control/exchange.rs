@@ -331,7 +331,7 @@ fn answer(token: &str, expires_in: i64, grant: Option<&GrantRow>) -> serde_json:
     })
 }
 
-fn later(now: Timestamp, by: Duration) -> Result<Timestamp, ApiError> {
+pub(super) fn later(now: Timestamp, by: Duration) -> Result<Timestamp, ApiError> {
     SignedDuration::try_from(by)
         .ok()
         .and_then(|by| now.checked_add(by).ok())

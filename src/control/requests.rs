@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::Control;
 use super::error::ApiError;
+use super::exchange::later;
 use crate::audit::{Entry, Record};
 use crate::policy::connect::Ask;
 use crate::policy::{Connect, Denial, Facts, Scope, Wanted};
@@ -95,6 +96,14 @@ impl Control {
                 .hint("`mcpx grants` lists yours")
                 .of(&subject.id)
             })?;
+            if grant.ends_at >= self.last_end(&grant)? {
+                let message = format!("{id} has the longest life that a grant may have");
+                let (status, code) = (StatusCode::CONFLICT, "grant_too_long");
+                return Err(ApiError::new(status, "invalid_request", code, message)
+                    .hint("ask for a new grant instead")
+                    .of(&subject.id)
+                    .at(&connection));
+            }
             // It lives longer as what it is.
             wanted.scope = grant.scope;
         }
@@ -328,11 +337,10 @@ impl Control {
         if wanted.binding(&grant.subject, &grant.connection, &ask).as_str() != row.binding {
             return Ok(());
         }
-        let after = |from: Timestamp, seconds: i64| {
-            from.checked_add(SignedDuration::from_secs(seconds))
-                .map_err(|error| ApiError::internal(&error))
-        };
-        let ends = after(grant.ends_at, wanted.seconds)?.min(after(now, self.longest(&ask))?);
+        let longest = Duration::from_secs(self.longest(&ask).unsigned_abs());
+        let more = Duration::from_secs(wanted.seconds.unsigned_abs());
+        let ends = later(grant.ends_at, more)?.min(later(now, longest)?);
+        let ends = ends.min(self.last_end(grant)?);
         if !self.store.use_approval(&row.id, grant.id.as_str(), now).await? {
             return Ok(());
         }
@@ -349,6 +357,11 @@ impl Control {
             grant.approval = Some(row.id);
         }
         Ok(())
+    }
+
+    /// When a grant ends at the latest, whoever agrees to more.
+    fn last_end(&self, grant: &GrantRow) -> Result<Timestamp, ApiError> {
+        later(grant.issued_at, self.settings.grant_max)
     }
 
     /// What follows at once from a decision: an approved extension takes effect.

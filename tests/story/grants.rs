@@ -366,7 +366,7 @@ fn a_grant_ends_and_its_streams_with_it(world: &World) -> anyhow::Result<()> {
     let (ended, _) = ends(stream)?;
     assert_eq!(ended, "grant_expired");
     let took = started.elapsed();
-    assert!((4..8).contains(&took.as_secs()), "it ended after {took:?}");
+    assert!((4..15).contains(&took.as_secs()), "it ended after {took:?}");
     let late = http::send(carol.call(token, "note")?)?;
     assert_eq!(late.status, 401, "{late:?}");
     // It cannot be renewed either.
@@ -384,11 +384,10 @@ fn living_longer_needs_another_yes(world: &World) -> anyhow::Result<()> {
     let server = site(world, &idp, &ledger.url).start()?;
     let carol = Person::logged_in(world, "carol", &server, &idp)?;
     let bob = Person::logged_in(world, "bob", &server, &idp)?;
-    let request = ["request", "ledger", "--reason", "first", "--for", "15s", "--tool", "note"];
+    let request = ["request", "ledger", "--reason", "first", "--for", "40s", "--tool", "note"];
     let id = asked(&carol.run(&request)?.exits(0));
     bob.run(&["approve", &id, "--yes"])?.exits(0);
     let connected = carol.connect("ledger")?;
-    let begun = Instant::now();
     let extend = ["request", "ledger", "--extend", "--reason", "not done", "--for", "10m"];
     let second = asked(&carol.run(&extend)?.exits(0));
     assert_ne!(second, id);
@@ -405,14 +404,17 @@ fn living_longer_needs_another_yes(world: &World) -> anyhow::Result<()> {
     assert_eq!(after["tools"], json!(["note"]), "it lives longer as what it is");
     let extended = &server.leaves_of("grant_extended")[0];
     assert_eq!(extended["approval"], json!(second), "{extended:#}");
-    // Past the first end, without anybody having called anything, it is there still.
-    std::thread::sleep(Duration::from_secs(17).saturating_sub(begun.elapsed()));
+    // Without anybody having called anything, it is renewed beyond its first end.
+    until("it is renewed", || {
+        let renewed = server.leaves_of("grant_renewed");
+        let beyond = |leaf: &Value| leaf["expires"].as_str() > before["ends_at"].as_str();
+        Ok(renewed.iter().any(beyond).then_some(()))
+    })?;
     let text = json!({"text": "still here"});
     let seen =
         Client::PythonLegacy.call(world, carol.home(), &connected.target(), "note", &text)?;
     assert!(!seen.is_error(), "{seen:#?}");
     assert_eq!(server.leaves_of("grant_issued").len(), 1, "it was renewed and not given anew");
-    assert!(!server.leaves_of("grant_renewed").is_empty());
     // The yes was for once.
     bob.run(&["approve", &second, "--yes"])?.exits(1);
     assert_eq!(server.leaves_of("grant_extended").len(), 1);
@@ -610,7 +612,7 @@ fn somebody_who_left_is_out(world: &World) -> anyhow::Result<()> {
         let live = grants(&alice)?;
         Ok(live.iter().all(|grant| grant["state"] == "ended").then_some(()))
     })?;
-    assert!(left.elapsed() < Duration::from_secs(12), "{:?}", left.elapsed());
+    assert!(left.elapsed() < Duration::from_secs(20), "{:?}", left.elapsed());
     let text = json!({"text": "too late"});
     let call = Client::PythonLegacy.call(world, carol.home(), &connected.target(), "note", &text);
     assert!(call.is_err(), "{call:#?}");

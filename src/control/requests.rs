@@ -80,6 +80,7 @@ impl Control {
         }
         let any_life = form.seconds.is_none();
         let mut wanted = self.wanted(form, source, now)?;
+        wanted.groups.clone_from(&subject.identity.groups);
         if let Some(id) = &wanted.extends {
             let grant = self.store.grant(id).await?;
             let grant = grant.filter(|grant| {
@@ -177,7 +178,7 @@ impl Control {
             return Err(ApiError::bad_request("a grant can be asked for seven days ahead at most"));
         }
         let scope = Scope::of_tools(tools);
-        Ok(Wanted { reason, seconds, scope, from, extends, source })
+        Ok(Wanted { reason, seconds, scope, from, extends, source, groups: Vec::new() })
     }
 
     /// What policy is told of a subject who has no grant yet.

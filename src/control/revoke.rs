@@ -86,7 +86,8 @@ impl Control {
         });
         futures_util::future::try_join_all(records).await?;
         let cuts = self.cut(&grants, Ok(by), since).await?;
-        self.void(&which).await?;
+        // A yes that was not used would open again what is closed now.
+        self.approvals.void(self.store.requests_to_void(&which).await?).await?;
         Ok(grants.into_iter().zip(cuts).collect())
     }
 
@@ -148,23 +149,6 @@ impl Control {
             futures_util::future::join_all(each).await
         });
         measuring.await.map_err(|error| ApiError::internal(&error))
-    }
-
-    /// Takes back what was asked for and not used yet: a yes would open again what was just closed.
-    async fn void(&self, which: &Which) -> Result<(), ApiError> {
-        let mut open = Vec::new();
-        match which {
-            Which::Subject(who) => {
-                for id in self.store.subjects_called(who).await? {
-                    open.extend(self.store.requests_to_void(Some(&id), None).await?);
-                }
-            }
-            Which::Connection(name) => {
-                open = self.store.requests_to_void(None, Some(name)).await?;
-            }
-            Which::Grant(_) | Which::Group(_) => {}
-        }
-        self.approvals.void(open).await
     }
 }
 

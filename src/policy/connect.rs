@@ -55,6 +55,9 @@ pub struct Wanted {
     /// Where it was asked from: shown to who decides, and bound to nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
+    /// The groups of who asked: to find the request by, and bound to nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 impl Wanted {
@@ -204,6 +207,7 @@ mod tests {
             from: None,
             extends: None,
             source: None,
+            groups: vec![],
         };
         let bound = wanted.binding(&alice(), &crm, &asked);
         let elsewhere = Wanted { source: Some([127, 0, 0, 1].into()), ..wanted.clone() };

@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 
 use super::approvals::{ApprovalRow, read};
+use super::grants::Which;
 use super::{Store, StoreError, parsed};
 use crate::types::{ApprovalId, ConnectionName, GrantId, SubjectId, Timestamp};
 
@@ -77,24 +78,27 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// The open requests of a subject, or for a connection, which a revocation takes with it.
+    /// The open requests that a revocation takes with it.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn requests_to_void(
-        &self,
-        subject: Option<&SubjectId>,
-        connection: Option<&ConnectionName>,
-    ) -> Result<Vec<ApprovalId>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id FROM approvals
-             WHERE wanted IS NOT NULL AND state IN ('pending', 'approved')
-               AND (subject = $1 OR connection = $2)",
-        )
-        .bind(subject.map(SubjectId::as_str))
-        .bind(connection.map(ConnectionName::as_str))
-        .fetch_all(&self.pool)
-        .await?;
+    pub async fn requests_to_void(&self, which: &Which) -> Result<Vec<ApprovalId>, StoreError> {
+        let (meant, value) = match which {
+            // The request that it came of is used up.
+            Which::Grant(id) => ("a.extends = $1", id.as_str()),
+            Which::Subject(who) => {
+                ("(s.id = $1 OR s.email = $1 COLLATE NOCASE OR s.sub = $1)", &**who)
+            }
+            Which::Connection(name) => ("a.connection = $1", name.as_str()),
+            Which::Group(name) => {
+                ("EXISTS (SELECT 1 FROM json_each(a.wanted, '$.groups') WHERE value = $1)", &**name)
+            }
+        };
+        let sql = sqlx::AssertSqlSafe(format!(
+            "SELECT a.id FROM approvals a JOIN subjects s ON s.id = a.subject
+             WHERE a.wanted IS NOT NULL AND a.state IN ('pending', 'approved') AND {meant}"
+        ));
+        let rows = sqlx::query(sql).bind(value).fetch_all(&self.pool).await?;
         rows.iter().map(|row| parsed(row.try_get("id")?, "approval id")).collect()
     }
 }
@@ -139,7 +143,8 @@ mod tests {
         let subject = approval.subject;
         let crm = "crm".parse().unwrap();
         assert!(store.open_requests(&subject, &crm, now).await.unwrap().is_empty());
-        assert!(store.requests_to_void(Some(&subject), None).await.unwrap().is_empty());
+        let crm_requests = store.requests_to_void(&Which::Connection(crm.clone())).await;
+        assert!(crm_requests.unwrap().is_empty(), "a call's approval is no request");
         let grant = store.grant(&"gr_0000000000000000".parse().unwrap()).await.unwrap().unwrap();
         assert_eq!((grant.scope.tools(), &grant.approval, &grant.ended_by), (None, &None, &None));
 

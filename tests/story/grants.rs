@@ -24,6 +24,7 @@ crate::stories![
     not_for_longer_and_not_before,
     a_yes_under_other_policies,
     revoking_cuts_what_runs,
+    revoking_takes_back_what_was_not_used,
     a_lost_group_ends_a_grant,
     a_standing_grant_is_renewed_in_silence,
     somebody_who_left_is_out,
@@ -547,6 +548,34 @@ fn revoking_cuts_what_runs(world: &World) -> anyhow::Result<()> {
     drop(deaf);
     let reasons = server.leaves_of("grant_revoked");
     assert!(reasons.len() >= 5, "{reasons:#?}");
+    server.verify()?.exits(0);
+    Ok(())
+}
+
+fn revoking_takes_back_what_was_not_used(world: &World) -> anyhow::Result<()> {
+    let idp = world.idp()?;
+    let ledger = world.ledger()?;
+    let server = site(world, &idp, &ledger.url).http("other", &ledger.url).start()?;
+    let alice = Person::logged_in(world, "alice", &server, &idp)?;
+    let carol = Person::logged_in(world, "carol", &server, &idp)?;
+    let bob = Person::logged_in(world, "bob", &server, &idp)?;
+    for (spared, revoke) in [
+        (false, ["--subject", "carol@example.test"]),
+        (false, ["--connection", "ledger"]),
+        (false, ["--all-of", "eng"]),
+        (true, ["--connection", "other"]),
+    ] {
+        let why = format!("before {}", revoke[0]);
+        let id = asked(&carol.run(&["request", "ledger", "--reason", &why])?.exits(0));
+        bob.run(&["approve", &id, "--yes"])?.exits(0);
+        alice.run(&[&["revoke"][..], &revoke].concat())?.exits(0);
+        let hers = Oneself::new(&server, &idp, "carol", "ledger")?;
+        let answer = hers.exchange(&server)?;
+        assert_eq!(answer.status == 200, spared, "{revoke:?}: {answer:?}");
+        let expired = server.leaves_of("approval_expired");
+        let on_record = expired.iter().any(|leaf| leaf["approval"] == json!(id));
+        assert_eq!(on_record, !spared, "{revoke:?}: {expired:#?}");
+    }
     server.verify()?.exits(0);
     Ok(())
 }

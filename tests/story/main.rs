@@ -34,6 +34,7 @@ mod mediation;
 mod pairs;
 mod refused;
 mod resume;
+mod revoked;
 mod scenarios;
 mod servers;
 mod serving;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
         ("grants", grants::STORIES),
+        ("revoked", revoked::STORIES),
         ("refused", refused::STORIES),
         ("hostile", hostile::STORIES),
         ("smuggle", smuggle::STORIES),

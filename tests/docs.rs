@@ -138,6 +138,7 @@ fn every_error_code_has_its_line() {
         ("src/control/error.rs", r#"Self::new\([^"]*"[a-z_]+", "([a-z_]+)""#),
         ("src/control/exchange.rs", r#"(?:over|invalid)\("([a-z_]+)""#),
         ("src/control/approvals.rs", r#""(approval_[a-z]+)""#),
+        ("src/control/requests.rs", r#""((?:approval|grant|needs|too)_[a-z_]+)"[,)]"#),
         ("src/control/session.rs", r#"unauthenticated\("([a-z_]+)""#),
         ("src/control/listen.rs", r#"RefusalStage::[A-Za-z]+, "([a-z_]+)""#),
         ("src/identity/possession.rs", r#"=> "([a-z]+(?:_[a-z]+)+)""#),

@@ -44,6 +44,12 @@ pub enum Record {
         connection: ConnectionName,
         /// Until when.
         expires: Timestamp,
+        /// The yes that was used up for it, where policy did not give it by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approval: Option<ApprovalId>,
+        /// Until when it can be renewed at most, where a yes says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ends: Option<Timestamp>,
     },
     /// A grant's end moved.
     GrantRenewed {
@@ -292,6 +298,61 @@ pub enum Record {
         /// Its id.
         key: String,
     },
+    /// Somebody asks for a grant that a human must agree to. Why and for what is in the body.
+    GrantRequested {
+        /// The approval.
+        approval: ApprovalId,
+        /// Who asks.
+        subject: SubjectId,
+        /// What they want to use.
+        connection: ConnectionName,
+        /// The rule that demands a yes.
+        rule: String,
+        /// The groups that may say it.
+        from_groups: Vec<String>,
+        /// SHA-256 of the grant that a yes will hold for, in hex.
+        binding: String,
+        /// For how long, in seconds.
+        seconds: i64,
+        /// The grant that is to live longer, where no new one is asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        extends: Option<GrantId>,
+        /// Until when a yes can be given and used.
+        expires: Timestamp,
+    },
+    /// A yes was used up to let a grant live longer.
+    GrantExtended {
+        /// The grant.
+        grant: GrantId,
+        /// Whose it is.
+        subject: SubjectId,
+        /// The yes.
+        approval: ApprovalId,
+        /// Until when it can be renewed now.
+        ends: Timestamp,
+    },
+    /// A grant ended early, since what it stood on is gone: at its renewal policy said no.
+    GrantEnded {
+        /// The grant.
+        grant: GrantId,
+        /// Whose it was.
+        subject: SubjectId,
+        /// Our own stable word for why.
+        code: String,
+    },
+    /// Nothing runs any more under a grant that was revoked or ended.
+    RevocationEnforced {
+        /// The grant.
+        grant: GrantId,
+        /// How many calls and streams were open under it.
+        streams: u32,
+        /// How long it took, in milliseconds: from the request to revoke it, or the refused
+        /// renewal, to the end of the last one.
+        millis: u64,
+        /// How many were still open when nobody waited for them any more.
+        #[serde(default, skip_serializing_if = "none_left")]
+        left: u32,
+    },
 }
 
 impl Record {
@@ -323,6 +384,10 @@ pub enum Confinement {
     Partial,
     /// All of it.
     Full,
+}
+
+fn none_left(number: &u32) -> bool {
+    *number == 0
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -445,6 +510,13 @@ pub(super) mod tests {
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_dropped","connection":"crm","process":7,"code":"no_owner","count":4}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"key_rotated","key":"k2","previous":"k1","until":"2026-11-20T10:16:00Z"}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"key_retired","key":"k1"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_issued","grant":"gr_0000000000000000","session":"ses_0000000000000000","subject":"sub_0000000000000000","connection":"crm","expires":"2026-11-20T10:15:00Z","approval":"apr_0000000000000000","ends":"2026-11-20T11:00:00Z"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_requested","approval":"apr_0000000000000000","subject":"sub_0000000000000000","connection":"crm","rule":"r1","from_groups":["leads"],"binding":"00ff","seconds":3600,"expires":"2026-11-20T11:00:00Z","body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_requested","approval":"apr_0000000000000000","subject":"sub_0000000000000000","connection":"crm","rule":"r1","from_groups":["leads"],"binding":"00ff","seconds":3600,"extends":"gr_0000000000000000","expires":"2026-11-20T11:00:00Z"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_extended","grant":"gr_0000000000000000","subject":"sub_0000000000000000","approval":"apr_0000000000000000","ends":"2026-11-20T11:00:00Z"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_ended","grant":"gr_0000000000000000","subject":"sub_0000000000000000","code":"policy_denied"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"revocation_enforced","grant":"gr_0000000000000000","streams":3,"millis":12}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"revocation_enforced","grant":"gr_0000000000000000","streams":3,"millis":2000,"left":1}"#,
     ];
 
     #[test]
@@ -482,10 +554,14 @@ pub(super) mod tests {
             Record::ChildDropped { .. } => 22,
             Record::KeyRotated { .. } => 23,
             Record::KeyRetired { .. } => 24,
+            Record::GrantRequested { .. } => 25,
+            Record::GrantExtended { .. } => 26,
+            Record::GrantEnded { .. } => 27,
+            Record::RevocationEnforced { .. } => 28,
         };
         let seen: std::collections::BTreeSet<usize> =
             STORED.iter().map(|l| name(&Leaf::decode(l.as_bytes()).unwrap().record)).collect();
-        assert_eq!(seen.len(), 25);
+        assert_eq!(seen.len(), 29);
     }
 
     #[test]

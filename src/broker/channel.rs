@@ -75,6 +75,12 @@ impl Channel {
         Ok(self.source.grant().await?)
     }
 
+    /// Keeps a grant that is in use alive, for as long as this is polled: streams on which nobody
+    /// sends anything must not end with it.
+    pub async fn keep(&self) {
+        self.source.keep().await;
+    }
+
     /// Sends one request and gives the response with its body still streaming. Dropping either
     /// the future or the response closes the stream at the gateway.
     ///

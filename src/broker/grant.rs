@@ -29,6 +29,12 @@ const RENEWAL_PAUSE: i64 = 5;
 pub trait IdentitySource: Send + Sync {
     /// A current identity token.
     fn id_token(&self) -> BoxFuture<'_, Result<Secret, LoginError>>;
+
+    /// One that was obtained at most `age` seconds ago, where that can be had.
+    fn recent_id_token(&self, age: i64) -> BoxFuture<'_, Result<Secret, LoginError>> {
+        let _any_age = age;
+        self.id_token()
+    }
 }
 
 /// A grant token and what it is for.
@@ -313,6 +319,27 @@ impl GrantSource {
         }
     }
 
+    /// Renews the grant in time, for as long as there is one. Asks for none: once it is over, that
+    /// is for whoever sends the next request.
+    pub(super) async fn keep(&self) {
+        // The end of the token for which the server gives no other.
+        let mut last = None;
+        loop {
+            let now = self.clock.now_seconds();
+            let due = self.current().filter(|live| {
+                live.renew_at <= now && live.expires_at > now && last != Some(live.expires_at)
+            });
+            if let Some(old) = due
+                && let Err(error) = self.grant().await
+                && !error.is_retryable()
+            {
+                tracing::warn!(%error, "the grant is not renewed any more");
+                last = Some(old.expires_at);
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    }
+
     /// Forgets the token, so that the next request asks again: for when the server says that it is
     /// no longer good.
     pub fn forget(&self, token: &Secret) {
@@ -362,7 +389,12 @@ impl GrantSource {
     }
 
     async fn ask(&self, old: Option<&Live>) -> Result<Live, ExchangeError> {
-        let id_token = self.identity.id_token().await?;
+        let id_token = match old {
+            None => self.identity.id_token().await?,
+            // A renewal is to find out what the issuer says of its user now. Processes that renew
+            // at about the same time share an answer.
+            Some(live) => self.identity.recent_id_token(live.grant.expires_in / 3).await?,
+        };
         let now = self.clock.now_seconds();
         let renew = old.map(|live| &live.grant.token);
         let grant = exchange(

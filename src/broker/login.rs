@@ -22,6 +22,7 @@ use crate::types::{Clock, Identity, Secret};
 pub use error::LoginError;
 
 mod error;
+mod recent;
 
 const FILE: &str = "login.json";
 const VERSION: u32 = 1;
@@ -297,6 +298,10 @@ impl Login {
 impl IdentitySource for Login {
     fn id_token(&self) -> BoxFuture<'_, Result<Secret, LoginError>> {
         Box::pin(Self::id_token(self))
+    }
+
+    fn recent_id_token(&self, age: i64) -> BoxFuture<'_, Result<Secret, LoginError>> {
+        Box::pin(self.recent(age))
     }
 }
 

@@ -16,6 +16,7 @@
 //! | [`exec`] | a child process that is given the local port |
 //! | [`client`] | the entries in MCP clients' own files that start `mcpx connect` |
 //! | [`remote`] | the control server's API |
+//! | [`requests`] | the part of it that asks for grants and ends them |
 //! | [`problem`] | what a local client is told when its message cannot be carried |
 
 pub mod channel;
@@ -32,6 +33,7 @@ pub mod login;
 pub mod problem;
 pub mod relay;
 pub mod remote;
+pub mod requests;
 pub mod server;
 pub mod stdio;
 

@@ -436,6 +436,7 @@ impl Parts {
         let streams = settings.gateway.streams;
         let shelf = Shelf::new(streams.keeping, Arc::clone(&seal))
             .map_err(|error| failed("streams cannot be numbered", &error))?;
+        let slots = Arc::new(Slots::new(streams.per_session, streams.total));
         let gateway = Gateway {
             public_url: public_url.clone(),
             connections: upstreams,
@@ -446,7 +447,7 @@ impl Parts {
             possession: of_gateway,
             seal,
             shelf: Arc::new(shelf),
-            slots: Arc::new(Slots::new(streams.per_session, streams.total)),
+            slots: Arc::clone(&slots),
             grants: Arc::clone(&grants) as _,
             approvals: Arc::clone(&approvals) as _,
             pins: Arc::clone(&pins) as _,
@@ -465,6 +466,7 @@ impl Parts {
             masker,
             connections: shown,
             grants,
+            slots,
             approvals,
             pins,
             sessions: ApiSessions::default(),

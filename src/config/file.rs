@@ -81,13 +81,15 @@ impl Default for Policy {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Grants {
-    pub(super) ttl: Span,
+    pub(super) ttl: Spanned<Span>,
     pub(super) max: Span,
+    pub(super) max_jit: Span,
 }
 
 impl Default for Grants {
     fn default() -> Self {
-        Self { ttl: Span::minutes(15), max: Span::minutes(12 * 60) }
+        let ttl = Spanned::new(0..0, Span::minutes(15));
+        Self { ttl, max: Span::minutes(12 * 60), max_jit: Span::minutes(8 * 60) }
     }
 }
 

@@ -149,6 +149,11 @@ impl Settings {
         let masker =
             mask::Masker::new(&rules).map_err(|error| place.error_chain(masking_at, &error))?;
 
+        let (ttl_at, grant_ttl) = (file.grants.ttl.span().start, file.grants.ttl.get_ref().0);
+        if grant_ttl > LONGEST_TTL {
+            return Err(place.error(ttl_at, "a grant token lives for at most \"15m\""));
+        }
+
         let policy_dir = in_base(&file.policy.dir);
         let policies = PolicySet::parse(&policy_sources(&policy_dir)?)?;
         let limits =
@@ -179,8 +184,9 @@ impl Settings {
             policies,
             masker: std::sync::Arc::new(masker),
             control: control::Settings {
-                grant_ttl: file.grants.ttl.0,
+                grant_ttl,
                 grant_max: file.grants.max.0,
+                grant_max_jit: file.grants.max_jit.0,
                 auditors: file.roles.auditors,
                 operators: file.roles.operators,
             },
@@ -209,6 +215,9 @@ impl Settings {
         })
     }
 }
+
+/// A grant token's longest life: for so long somebody can go on whom the issuer knows no more.
+const LONGEST_TTL: Duration = Duration::from_secs(15 * 60);
 
 /// What an event may have besides the longest message, unless configured.
 const EVENT_FIELDS: usize = 64 * 1024;

@@ -3,8 +3,9 @@
 //!
 //! A grant is on record before it exists, and exists before its token leaves.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Form, State};
@@ -16,12 +17,12 @@ use serde_json::json;
 
 use super::Control;
 use super::error::ApiError;
+use super::requests::Basis;
 use crate::audit::{Entry, Record, RefusalStage};
 use crate::identity::certificate::PeerCertificate;
 use crate::identity::grant::{Confirmation, GrantClaims, GrantDetail, GrantKind};
 use crate::identity::possession::{PossessionError, Shown};
 use crate::identity::{Fault, TokenError};
-use crate::policy::Facts;
 use crate::store::grants::GrantRow;
 use crate::types::{ConnectionName, GrantId, Secret, SessionId, Subject, Timestamp};
 
@@ -112,19 +113,13 @@ impl Control {
                 .of(&subject.id)
         })?;
         let reason = form.mcpx_reason.map(|reason| self.checked_reason(&reason)).transpose()?;
-        let facts = Facts {
-            now,
-            source: source.map(|peer| peer.ip()),
-            grant_age_seconds: 0,
-            reason: reason.clone(),
-        };
-        self.policies
-            .load()
-            .may_connect(&subject, &connection, &facts)
-            .map_err(|denial| ApiError::from(denial).of(&subject.id).at(&connection))?;
+        let from = source.map(|peer| peer.ip());
         match form.mcpx_grant {
-            None => self.new_grant(subject, connection, key, reason, source, now).await,
-            Some(token) => self.renewed_grant(subject, connection, key, &token, now).await,
+            None => {
+                let basis = self.basis(&subject, &connection, reason, from, now).await?;
+                self.new_grant(subject, connection, key, basis, from, now).await
+            }
+            Some(token) => self.renewed_grant(subject, connection, key, &token, from, now).await,
         }
     }
 
@@ -157,7 +152,7 @@ impl Control {
     }
 
     /// A reason as it may be kept: masked, and of bearable length.
-    fn checked_reason(&self, reason: &str) -> Result<String, ApiError> {
+    pub(super) fn checked_reason(&self, reason: &str) -> Result<String, ApiError> {
         if reason.chars().count() > LONGEST_REASON {
             let message = format!("a reason may have at most {LONGEST_REASON} characters");
             return Err(ApiError::bad_request(message));
@@ -190,27 +185,42 @@ impl Control {
         subject: Subject,
         connection: ConnectionName,
         key: Confirmation,
-        reason: Option<String>,
-        source: Option<SocketAddr>,
+        basis: Basis,
+        source: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
         let internal = |error| ApiError::internal(&error);
+        let Basis { reason, yes } = basis;
+        let mut ends_at = later(now, self.settings.grant_max)?;
+        if let Some(yes) = &yes {
+            let begins = yes.wanted.from.unwrap_or(now);
+            let life = Duration::from_secs(yes.wanted.seconds.unsigned_abs());
+            ends_at = ends_at.min(later(begins, life)?);
+        }
         let row = GrantRow {
             id: GrantId::generate().map_err(internal)?,
             session: SessionId::generate().map_err(internal)?,
             thumbprint: key.text(),
             issued_at: now,
-            expires_at: later(now, self.settings.grant_ttl.min(self.settings.grant_max))?,
-            ends_at: later(now, self.settings.grant_max)?,
+            expires_at: later(now, self.settings.grant_ttl)?.min(ends_at),
+            ends_at,
             revoked_at: None,
+            ended_by: None,
+            scope: yes.as_ref().map(|yes| yes.wanted.scope.clone()).unwrap_or_default(),
+            approval: yes.as_ref().map(|yes| yes.id.clone()),
+            approver: None,
             reason,
             subject,
             connection,
         };
+        if let Some(yes) = &row.approval {
+            self.spend(yes, &row.id, now).await?;
+        }
         let body = json!({
             "subject": row.subject.identity,
             "reason": row.reason,
-            "source": source.map(|peer| peer.ip()),
+            "source": source,
+            "tools": row.scope,
             "key": row.thumbprint,
         });
         let record = Record::GrantIssued {
@@ -219,6 +229,8 @@ impl Control {
             subject: row.subject.id.clone(),
             connection: row.connection.clone(),
             expires: row.expires_at,
+            approval: row.approval.clone(),
+            ends: row.approval.is_some().then_some(row.ends_at),
         };
         let entry = Entry { record, body: Some(body.to_string().into()) };
         self.recorder.append(entry).await?;
@@ -232,6 +244,7 @@ impl Control {
         connection: ConnectionName,
         key: Confirmation,
         token: &Secret,
+        source: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
         let over = |code, message: &str| {
@@ -254,9 +267,16 @@ impl Control {
                 && claims.cnf == key
                 && row.thumbprint == key.text()
         });
-        let row = row.ok_or_else(|| over("grant_unknown", "this grant is not yours to renew"))?;
+        let mut row =
+            row.ok_or_else(|| over("grant_unknown", "this grant is not yours to renew"))?;
         if row.revoked_at.is_some() {
             return Err(over("grant_revoked", "the grant has been revoked"));
+        }
+        self.extended(&mut row, now).await?;
+        if let Err(refusal) = self.still_stands(&subject, &row, source, now).await {
+            // What policy refuses ends at once; what could not be asked may be asked again.
+            let ends = refusal.status == StatusCode::FORBIDDEN;
+            return Err(if ends { self.ended(&row, refusal).await } else { refusal });
         }
         let expires = later(now, self.settings.grant_ttl)?.min(row.ends_at);
         if row.ends_at <= now {
@@ -324,7 +344,7 @@ fn answer(token: &str, kind: &str, expires_in: i64, grant: Option<&GrantRow>) ->
     })
 }
 
-fn later(now: Timestamp, by: std::time::Duration) -> Result<Timestamp, ApiError> {
+pub(super) fn later(now: Timestamp, by: Duration) -> Result<Timestamp, ApiError> {
     SignedDuration::try_from(by)
         .ok()
         .and_then(|by| now.checked_add(by).ok())

@@ -341,6 +341,7 @@ impl Gateway {
             source: caller.source,
             grant_age_seconds: now.as_second() - caller.grant.issued_at.as_second(),
             reason: caller.grant.reason.clone(),
+            scope: caller.grant.scope.clone(),
         }
     }
 

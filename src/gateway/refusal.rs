@@ -451,6 +451,10 @@ impl From<&Denial> for Refusal {
         let mut refusal =
             Self::new(StatusCode::OK, rpc::DENIED, "policy_denied", stage, &denial.reason);
         refusal.rules.clone_from(&denial.rules);
+        if denial.is_scope() {
+            refusal.code = "grant_scope";
+            return refusal.hint("ask for another grant with `mcpx request NAME --tool TOOL`");
+        }
         refusal
     }
 }

@@ -10,6 +10,7 @@ pub mod index;
 pub mod indexer;
 pub mod issuer;
 pub mod pins;
+pub mod requests;
 mod subjects;
 
 use std::path::Path;
@@ -112,6 +113,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "issuer", include_str!("migrations/0002_issuer.sql")),
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
+    (8, "grants", include_str!("migrations/0008_grants.sql")),
     (11, "log index", include_str!("migrations/0011_index.sql")),
 ];
 

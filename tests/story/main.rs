@@ -27,6 +27,7 @@ mod crash;
 mod demo;
 mod disk;
 mod faults;
+mod grants;
 mod hidden;
 mod hostile;
 mod keyring;
@@ -37,6 +38,7 @@ mod pairs;
 mod providers;
 mod refused;
 mod resume;
+mod revoked;
 mod scenarios;
 mod servers;
 mod serving;
@@ -69,6 +71,8 @@ fn main() -> ExitCode {
         ("scenarios", scenarios::STORIES),
         ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
+        ("grants", grants::STORIES),
+        ("revoked", revoked::STORIES),
         ("refused", refused::STORIES),
         ("bound", bound::STORIES),
         ("faults", faults::STORIES),

@@ -105,7 +105,16 @@ impl World {
         let subject = SubjectId::generate().unwrap();
         self.sessions.push((session.clone(), subject.clone(), grant.clone()));
         let (connection, expires) = (name(), SystemClock.now());
-        self.put(vec![Record::GrantIssued { grant, session, subject, connection, expires }]).await;
+        self.put(vec![Record::GrantIssued {
+            grant,
+            session,
+            subject,
+            connection,
+            expires,
+            approval: None,
+            ends: None,
+        }])
+        .await;
     }
 
     async fn index(&mut self) {

@@ -85,15 +85,33 @@ impl Raw {
         id_token: &str,
         resource: &str,
     ) -> anyhow::Result<Answer> {
+        self.exchange_with(server, id_token, resource, &[])
+    }
+
+    /// As [`Self::exchange`], with more in the form.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn exchange_with(
+        &self,
+        server: &Server,
+        id_token: &str,
+        resource: &str,
+        more: &[(&str, &str)],
+    ) -> anyhow::Result<Answer> {
         let about = http::send(http::client().get(format!("{}/.well-known/mcpx", server.url)))?;
         let about = about.json();
         let endpoint = about["token_endpoint"].as_str().context("no token_endpoint")?;
         let form = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-            ("subject_token", id_token),
-            ("subject_token_type", "urn:ietf:params:oauth:token-type:id_token"),
-            ("resource", resource),
-        ];
+            &[
+                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                ("subject_token", id_token),
+                ("subject_token_type", "urn:ietf:params:oauth:token-type:id_token"),
+                ("resource", resource),
+            ],
+            more,
+        ]
+        .concat();
         let proof = self.proof("POST", endpoint, None, |_| ())?;
         http::send(http::client().post(endpoint).header("DPoP", proof).form(&form))
     }

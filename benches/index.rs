@@ -124,6 +124,8 @@ impl Writer {
             subject: self.subject.clone(),
             connection: self.connection.clone(),
             expires: SystemClock.now(),
+            approval: None,
+            ends: None,
         })
     }
 

@@ -5,7 +5,9 @@
 //! as the settings types of the modules concerned.
 
 mod connection;
+mod credential;
 mod file;
+mod secrets;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -151,7 +153,9 @@ impl Settings {
         let mut secret = vec![connection::real(&in_base(&file.server.data_dir))];
         secret.push(connection::real(path));
         secret.extend(tls.as_ref().map(|tls| connection::real(&tls.key)));
-        let connections = connection::check(file.connection, base, &secret, &place)?;
+        let sources = secrets::Sources::new(base, &place, file.vault, file.aws, file.azure)?;
+        let known = issuers.len() + usize::from(file.local_issuer.is_some());
+        let connections = connection::check(file.connection, base, &secret, &sources, known)?;
         Ok(Self {
             file: path.to_owned(),
             hash: hex(&sha256(text.as_bytes())),

@@ -12,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::types::Secret;
+use crate::types::{Identity, Secret, SubjectId};
 use crate::upstream::Body;
-use crate::upstream::credential::SecretSource;
+use crate::upstream::secret::{Place, SecretSource};
 
 type Said = mpsc::UnboundedSender<Result<Bytes, Infallible>>;
 
@@ -50,8 +50,8 @@ impl Server {
     fn upstream(&self, how: &str, most: usize) -> SseUpstream {
         let url = format!("{}/sse/{how}", self.base).parse().unwrap();
         let header = "x-key".parse().unwrap();
-        let from = SecretSource::Fixed(Secret::new("s3cret"));
-        let credential = Credential { header, prefix: String::new(), from };
+        let from = SecretSource::new("env:KEY", Place::Fixed(Secret::new("s3cret")));
+        let credential = Credential::header(header, "", from);
         let bounds =
             Bounds { message_bytes: 2000, event_bytes: 2000, first_byte: Duration::from_secs(20) };
         let client = http::HttpUpstream::client(bounds).unwrap();
@@ -167,8 +167,13 @@ fn route(protocol_session: Option<String>) -> Route {
     Route { session: SessionId::generate().unwrap(), protocol_session }
 }
 
+fn somebody() -> Subject {
+    let identity = Identity { issuer: "i".into(), sub: "s".into(), email: None, groups: vec![] };
+    Subject { id: SubjectId::generate().unwrap(), identity }
+}
+
 async fn initialize(upstream: &SseUpstream) -> Result<Route, UpstreamError> {
-    let (hello, somebody) = (request(0, "initialize"), SubjectId::generate().unwrap());
+    let (hello, somebody) = (request(0, "initialize"), somebody());
     let answer = upstream.message(&hello, &route(None), &HeaderMap::new(), &somebody).await?;
     assert!(matches!(answer.body, Body::Decoded(_)), "{answer:?}");
     Ok(route(Some(answer.headers[headers::SESSION_ID].to_str().unwrap().to_owned())))
@@ -180,7 +185,7 @@ async fn send(
     message: &Message,
 ) -> Result<Answer, UpstreamError> {
     let caller = HeaderMap::new();
-    let somebody = SubjectId::generate().unwrap();
+    let somebody = somebody();
     let sent = upstream.message(message, route, &caller, &somebody);
     tokio::time::timeout(Duration::from_secs(60), sent).await.expect("it hangs")
 }

@@ -14,6 +14,7 @@ use crate::cli::Context;
 use crate::cli::error::{CliError, Kind};
 use crate::config::{ConfigError, ConnectionSettings, Reach, Settings};
 use crate::control::approvals::ApprovalDesk;
+use crate::control::assertions::AssertionSigner;
 use crate::control::grants::GrantBook;
 use crate::control::index::Index;
 use crate::control::issuer::{LocalIssuer, password};
@@ -33,6 +34,7 @@ use crate::identity::{IssuerVerifier, Issuers, private_file};
 use crate::mask::Masker;
 use crate::store::Store;
 use crate::types::{Clock, ConnectionName, GrantId};
+use crate::upstream::credential::behalf::Assertions;
 use crate::upstream::http::HttpUpstream;
 use crate::upstream::launch::{self, Launch};
 use crate::upstream::sse::SseUpstream;
@@ -297,10 +299,12 @@ impl Server {
         let Self { settings, listener, store, recorder, reader, clock } = self;
         let head_timeout = settings.head_timeout;
         let parts = Parts { settings, store, recorder, reader, clock, index, pins, public_url };
+        let vouched = vouching(&parts)?;
         let (control, gateway, issuer) = parts.wire()?;
         let readiness = Readiness::default();
         let routes =
             router(Arc::clone(&control), Arc::clone(&gateway), issuer.as_ref(), readiness.clone());
+        let routes = routes.merge(vouched);
         let sweeper = tokio::spawn(sweep(Arc::clone(&control), Arc::clone(&gateway)));
 
         if let Some(path) = ready_file {
@@ -455,6 +459,35 @@ impl Parts {
         };
         Ok((Arc::new(control), Arc::new(gateway), issuer))
     }
+}
+
+/// Tries every credential, lets this server vouch for its subjects where one needs that, and
+/// publishes the key.
+fn vouching(parts: &Parts) -> Result<axum::Router, CliError> {
+    let mut needing = Vec::new();
+    for connection in &parts.settings.connections {
+        let Some(credential) = connection.reach.credential() else { continue };
+        if credential.needs_vouching() {
+            needing.push(credential);
+        }
+        let (name, credential) = (connection.name.clone(), credential.clone());
+        tokio::spawn(async move {
+            if let Err(error) = credential.try_now().await {
+                tracing::error!(connection = %name, %error, "calls will be refused: no credential");
+            }
+        });
+    }
+    if needing.is_empty() {
+        return Ok(axum::Router::new());
+    }
+    let path = parts.settings.data_dir.join("keys").join("assertion.key");
+    let clock = Arc::clone(&parts.clock);
+    let signer = AssertionSigner::load_or_create(&path, &parts.public_url, clock)
+        .map_err(|error| failed("the key of assertions cannot be used", &error))?;
+    let routes = signer.router();
+    let signer: Arc<dyn Assertions> = Arc::new(signer);
+    needing.into_iter().for_each(|credential| credential.vouched_for_by(&signer));
+    Ok(routes)
 }
 
 fn issuers(

@@ -19,6 +19,7 @@
 
 pub mod api;
 pub mod approvals;
+pub mod assertions;
 pub mod error;
 pub mod exchange;
 pub mod grants;

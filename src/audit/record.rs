@@ -278,6 +278,20 @@ pub enum Record {
         /// Who read.
         by: SubjectId,
     },
+    /// A user agreed that the gateway uses an MCP server in their name.
+    ConsentGiven {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// Who agreed.
+        subject: SubjectId,
+    },
+    /// A user took that back.
+    ConsentForgotten {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// Who.
+        subject: SubjectId,
+    },
 }
 
 impl Record {
@@ -429,6 +443,8 @@ mod tests {
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_ended","connection":"crm","process":7,"asked":true,"signal":9}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_stderr","connection":"crm","process":7,"session":"ses_0000000000000000","lines":2,"dropped":9,"body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_dropped","connection":"crm","process":7,"code":"no_owner","count":4}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"consent_given","connection":"crm","subject":"sub_0000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"consent_forgotten","connection":"crm","subject":"sub_0000000000000000"}"#,
     ];
 
     #[test]
@@ -464,10 +480,12 @@ mod tests {
             Record::ChildEnded { .. } => 20,
             Record::ChildStderr { .. } => 21,
             Record::ChildDropped { .. } => 22,
+            Record::ConsentGiven { .. } => 23,
+            Record::ConsentForgotten { .. } => 24,
         };
         let seen: std::collections::BTreeSet<usize> =
             STORED.iter().map(|l| name(&Leaf::decode(l.as_bytes()).unwrap().record)).collect();
-        assert_eq!(seen.len(), 23);
+        assert_eq!(seen.len(), 25);
     }
 
     #[test]

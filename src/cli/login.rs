@@ -118,7 +118,7 @@ fn show(context: &Context, prompt: &DevicePrompt) {
 
 /// A browser is opened only where its window would be in front of the user: not over SSH, and on
 /// Linux only with a display, where a text browser would take the terminal over.
-fn may_open_browser() -> bool {
+pub(super) fn may_open_browser() -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let display = !cfg!(target_os = "linux") || set("DISPLAY") || set("WAYLAND_DISPLAY");
     std::io::stderr().is_terminal() && !set("SSH_CONNECTION") && !set("SSH_TTY") && display
@@ -126,8 +126,13 @@ fn may_open_browser() -> bool {
 
 fn open_browser(prompt: &DevicePrompt) {
     let url = prompt.verification_uri_complete.as_ref().unwrap_or(&prompt.verification_uri);
-    // The issuer chose this address; anything but a web page could start any program.
-    let Ok(url) = fetch::safe_url(url.as_str()) else { return };
+    open_address(url.as_str());
+}
+
+/// Opens a browser there, if it is a page.
+pub(super) fn open_address(url: &str) {
+    // Somebody else chose this address; anything but a web page could start any program.
+    let Ok(url) = fetch::safe_url(url) else { return };
     std::thread::spawn(move || {
         // The address must be on screen before its window covers it.
         std::thread::sleep(Duration::from_millis(300));

@@ -15,6 +15,7 @@ use crate::cli::error::{CliError, Kind};
 use crate::config::{ConfigError, ConnectionSettings, Reach, Settings};
 use crate::control::approvals::ApprovalDesk;
 use crate::control::assertions::AssertionSigner;
+use crate::control::consents::ConsentDesk;
 use crate::control::grants::GrantBook;
 use crate::control::index::Index;
 use crate::control::issuer::{LocalIssuer, password};
@@ -300,11 +301,13 @@ impl Server {
         let head_timeout = settings.head_timeout;
         let parts = Parts { settings, store, recorder, reader, clock, index, pins, public_url };
         let vouched = vouching(&parts)?;
+        let desk = consents(&parts)?;
         let (control, gateway, issuer) = parts.wire()?;
         let readiness = Readiness::default();
         let routes =
             router(Arc::clone(&control), Arc::clone(&gateway), issuer.as_ref(), readiness.clone());
-        let routes = routes.merge(vouched);
+        let asking = desk.map(|desk| desk.router().with_state(Arc::clone(&control)));
+        let routes = routes.merge(vouched).merge(asking.unwrap_or_default());
         let sweeper = tokio::spawn(sweep(Arc::clone(&control), Arc::clone(&gateway)));
 
         if let Some(path) = ready_file {
@@ -488,6 +491,23 @@ fn vouching(parts: &Parts) -> Result<axum::Router, CliError> {
     let signer: Arc<dyn Assertions> = Arc::new(signer);
     needing.into_iter().for_each(|credential| credential.vouched_for_by(&signer));
     Ok(routes)
+}
+
+/// Where users agree to what is done in their name, if a connection wants that.
+fn consents(parts: &Parts) -> Result<Option<Arc<ConsentDesk>>, CliError> {
+    let mut wanting = BTreeMap::new();
+    for connection in &parts.settings.connections {
+        let credential = connection.reach.credential();
+        if let Some(credential) = credential.filter(|known| known.consenting().is_some()) {
+            wanting.insert(connection.name.clone(), credential.clone());
+        }
+    }
+    if wanting.is_empty() {
+        return Ok(None);
+    }
+    let seal = seal(&parts.settings.data_dir.join("keys").join("consent.key"))?;
+    let (store, clock) = (parts.store.clone(), Arc::clone(&parts.clock));
+    Ok(Some(Arc::new(ConsentDesk::new(wanting, store, seal, clock))))
 }
 
 fn issuers(

@@ -209,7 +209,10 @@ fn http(
     }
     let credential = match &table.credential {
         None => None,
-        Some(given) => Some(given.get_ref().checked(given.span().start, sources, issuers)?),
+        Some(given) => {
+            let checked = given.get_ref().checked(given.span().start, sources, issuers);
+            Some(checked.map_err(|error| of(&table.name, error))?)
+        }
     };
     let url = url.clone();
     let transport = table.transport.as_ref().map(|given| *given.get_ref()).unwrap_or_default();
@@ -264,7 +267,7 @@ fn stdio(
         let secret = match value.get_ref() {
             EnvValue::Plain(text) => Secret::new(text.clone()),
             EnvValue::From { from } => {
-                let read = sources.source(from)?.read_now();
+                let read = sources.source(from).map_err(|error| of(&table.name, error))?.read_now();
                 let at = from.span().start;
                 let what = "a process's own secrets are read at start, from env:, file: or \
                             credential: only";
@@ -282,6 +285,17 @@ fn stdio(
     let keeping = Keeping { share, processes, per_subject, restart: table.restart.checked() };
     let arguments = arguments.to_vec();
     Ok(Reach::Stdio { program, arguments, environment, folder, keeping, sandbox })
+}
+
+/// A complaint that names the connection.
+fn of(name: &Spanned<ConnectionName>, error: ConfigError) -> ConfigError {
+    match error {
+        ConfigError::At { file, line, column, what } => {
+            let what = format!("connection {}: {what}", name.get_ref());
+            ConfigError::At { file, line, column, what }
+        }
+        other => other,
+    }
 }
 
 /// What a child may reach. Nothing of what is the server's own may be among it.

@@ -10,6 +10,7 @@ use super::file::Span;
 use super::secrets::Sources;
 use crate::upstream::credential::Credential;
 use crate::upstream::credential::behalf::{Behalf, Named, Way};
+use crate::upstream::credential::consent::Consenting;
 use crate::upstream::secret::kept::Kept;
 use crate::upstream::token::{ClientAuth, TokenEndpoint};
 
@@ -23,6 +24,7 @@ pub(super) struct CredentialTable {
     user: Option<Spanned<String>>,
     from: Option<Spanned<String>>,
     cache: Option<Spanned<Span>>,
+    authorization_endpoint: Option<Spanned<Url>>,
     token_endpoint: Option<Spanned<Url>>,
     issuer: Option<Spanned<String>>,
     client_id: Option<Spanned<String>>,
@@ -44,6 +46,7 @@ enum Kind {
     ClientCredentials,
     TokenExchange,
     IdJag,
+    AuthorizationCode,
 }
 
 /// Where a client's id and secret stand in a token request.
@@ -69,6 +72,7 @@ impl Kind {
             Self::ClientCredentials => "client-credentials",
             Self::TokenExchange => "token-exchange",
             Self::IdJag => "id-jag",
+            Self::AuthorizationCode => "authorization-code",
         }
     }
 
@@ -80,7 +84,10 @@ impl Kind {
             "prefix" => self == Self::Header,
             "user" => self == Self::Basic,
             "from" | "cache" => !asks,
-            "issuer" | "subject" => behalf,
+            "subject" => behalf,
+            "issuer" => behalf || self == Self::AuthorizationCode,
+            "authorization_endpoint" => self == Self::AuthorizationCode,
+            "audience" => asks && self != Self::AuthorizationCode,
             _ => asks,
         }
     }
@@ -136,6 +143,21 @@ impl CredentialTable {
                 let endpoint = self.endpoint(at, sources)?;
                 Ok(Credential::client_credentials(header, endpoint, parameters))
             }
+            Kind::AuthorizationCode => {
+                let url = self.authorization_endpoint.as_ref();
+                let url = self.need(url, "authorization_endpoint", at, sources)?;
+                let text = |value: &Option<Spanned<String>>| {
+                    value.as_ref().map(|value| value.get_ref().clone())
+                };
+                let consenting = Consenting {
+                    endpoint: self.endpoint(at, sources)?,
+                    authorization: sources.safe(url, "the authorization endpoint")?,
+                    issuer: text(&self.issuer),
+                    resource: text(&self.resource),
+                    scope: text(&self.scope),
+                };
+                Ok(Credential::consented(header, consenting))
+            }
             Kind::TokenExchange | Kind::IdJag => {
                 let named = match &self.subject {
                     Some(name) if *name.get_ref() == Name::Sub && issuers > 1 => {
@@ -176,6 +198,8 @@ impl CredentialTable {
                 if how == How::Post { ClientAuth::Post(secret) } else { ClientAuth::Basic(secret) }
             }
             (None, Some(assertion)) => ClientAuth::Assertion(sources.source(assertion)?),
+            // With PKCE, a client without a secret will do.
+            (None, None) if self.kind == Kind::AuthorizationCode => ClientAuth::Public,
             _ => {
                 let what = format!(
                     "a credential of kind {:?} needs either client_secret or client_assertion",
@@ -206,6 +230,10 @@ impl CredentialTable {
             ("user", at(&self.user)),
             ("from", at(&self.from)),
             ("cache", self.cache.as_ref().map(|value| value.span().start)),
+            (
+                "authorization_endpoint",
+                self.authorization_endpoint.as_ref().map(|value| value.span().start),
+            ),
             ("token_endpoint", self.token_endpoint.as_ref().map(|value| value.span().start)),
             ("issuer", at(&self.issuer)),
             ("client_id", at(&self.client_id)),

@@ -140,7 +140,14 @@ fn credentials_of_every_kind_are_read() {
                 "kind = \"id-jag\"\nissuer = \"https://as.example\"\nsubject = \"sub\"\n{OAUTH}"
             ),
             "",
-            "id-jag at https://as.example",
+            "id-jag of c",
+        ),
+        (
+            "kind = \"authorization-code\"\nauthorization_endpoint = \"https://as.example/a\"\n\
+             token_endpoint = \"https://as.example/t\"\nclient_id = \"c\""
+                .to_owned(),
+            "",
+            "authorization-code of c",
         ),
     ] {
         let settings = load(&format!("{}{tables}", credential(&lines)))

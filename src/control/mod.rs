@@ -20,6 +20,7 @@
 pub mod api;
 pub mod approvals;
 pub mod assertions;
+pub mod consents;
 pub mod error;
 pub mod exchange;
 pub mod grants;

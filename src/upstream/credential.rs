@@ -10,21 +10,26 @@
 //! | header | a text before a secret |
 //! | basic | a user and a secret (RFC 7617) |
 //! | client credentials | a token for the gateway itself (RFC 6749, 4.4) |
-//! | on behalf | a token for the call's subject: [`behalf`] |
+//! | on behalf | a token for the call's subject, on this server's word: [`behalf`] |
+//! | authorization code | a token that the call's subject agreed to: [`consent`] |
 
 pub mod behalf;
+pub mod consent;
+mod each;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use self::behalf::{Assertions, Behalf, Tokens};
+use self::behalf::{Assertions, Behalf};
+use self::consent::{Consenting, Consents};
+use self::each::{How, Tokens};
 use super::secret::kept::{Fetch, Fetched, Kept, Life};
 use super::secret::{SecretError, SecretSource};
 use super::token::{TokenEndpoint, TokenError};
-use crate::types::{Secret, Subject};
+use crate::types::{Secret, Subject, SubjectId};
 
 /// A credential that cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,6 +52,13 @@ pub enum CredentialError {
         /// The credential.
         name: Arc<str>,
     },
+}
+
+impl CredentialError {
+    /// Whether the user can mend it, by agreeing.
+    pub fn wants_consent(&self) -> bool {
+        matches!(self, Self::Token { error: TokenError::NoConsent, .. })
+    }
 }
 
 /// A header that carries a secret. Cloning it shares what is kept.
@@ -97,8 +109,15 @@ impl Credential {
     /// A token for each subject.
     pub fn behalf(header: HeaderName, behalf: Behalf) -> Self {
         let name: Arc<str> = behalf.name().into();
-        let kind = Kind::Each(Arc::new(Tokens::new(behalf, Arc::clone(&name))));
-        Self { header, name, kind }
+        let how = How::Vouched(Box::new(behalf), OnceLock::new());
+        Self { header, kind: Kind::Each(Arc::new(Tokens::new(how, Arc::clone(&name)))), name }
+    }
+
+    /// A token that each subject agrees to.
+    pub fn consented(header: HeaderName, consenting: Consenting) -> Self {
+        let name: Arc<str> = consenting.name().into();
+        let how = How::Consented(Box::new(consenting), OnceLock::new());
+        Self { header, kind: Kind::Each(Arc::new(Tokens::new(how, Arc::clone(&name)))), name }
     }
 
     fn one(header: HeaderName, name: String, parts: Parts) -> Self {
@@ -130,13 +149,43 @@ impl Credential {
 
     /// Whether somebody has to vouch for subjects before it can be had.
     pub fn needs_vouching(&self) -> bool {
-        matches!(self.kind, Kind::Each(_))
+        matches!(&self.kind, Kind::Each(tokens) if matches!(tokens.how(), How::Vouched(..)))
     }
 
     /// Gives it who vouches for subjects, if it needs somebody to.
     pub fn vouched_for_by(&self, assertions: &Arc<dyn Assertions>) {
+        if let Kind::Each(tokens) = &self.kind
+            && let How::Vouched(_, known) = tokens.how()
+        {
+            // The first one stays.
+            let _there = known.set(Arc::clone(assertions));
+        }
+    }
+
+    /// Who has to be asked before it can be had, if somebody has to be.
+    pub fn consenting(&self) -> Option<&Consenting> {
+        match &self.kind {
+            Kind::Each(tokens) => match tokens.how() {
+                How::Consented(consenting, _) => Some(consenting),
+                How::Vouched(..) => None,
+            },
+            Kind::One(_) => None,
+        }
+    }
+
+    /// Gives it what users agreed to.
+    pub fn kept_by(&self, consents: &Arc<dyn Consents>) {
+        if let Kind::Each(tokens) = &self.kind
+            && let How::Consented(_, known) = tokens.how()
+        {
+            let _there = known.set(Arc::clone(consents));
+        }
+    }
+
+    /// Forgets the token of a subject.
+    pub fn forget(&self, subject: &SubjectId) {
         if let Kind::Each(tokens) = &self.kind {
-            tokens.vouched_for_by(assertions);
+            tokens.forget(subject);
         }
     }
 

@@ -66,12 +66,16 @@ impl HttpUpstream {
         let value = credential.value(subject).await?;
         let header = credential.header_name();
         let sent = self.send(permit, route, caller, Some((header, value.clone()))).await?;
-        // A server that says 401 has not acted. What was rotated is sent once more, as it is now.
-        let refused = sent.status() == StatusCode::UNAUTHORIZED;
-        if !refused || !credential.renew(subject, &value).await {
+        if sent.status() != StatusCode::UNAUTHORIZED {
             return self.answer(sent).await;
         }
+        // A server that says 401 has not acted. What was rotated is sent once more, as it is now.
+        let renewed = credential.renew(subject, &value).await;
+        // Where there is none any more, that is the error to tell.
         let value = credential.value(subject).await?;
+        if !renewed {
+            return self.answer(sent).await;
+        }
         let response = self.send(permit, route, caller, Some((header, value))).await?;
         self.answer(response).await
     }

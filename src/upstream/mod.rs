@@ -409,6 +409,7 @@ impl UpstreamError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } | Self::CannotStart { .. } => "upstream_unreachable",
+            Self::Credential(error) if error.wants_consent() => "upstream_consent",
             Self::Credential(_) | Self::CredentialRefused { .. } => "upstream_credential",
             Self::BrokeOff { .. } => "upstream_broke_off",
             Self::TimedOut { .. } => "upstream_timeout",

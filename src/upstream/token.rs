@@ -48,6 +48,8 @@ pub enum ClientAuth {
     Basic(Arc<Kept<SecretSource>>),
     /// Id and secret in the form.
     Post(Arc<Kept<SecretSource>>),
+    /// Not at all: a public client.
+    Public,
     /// A JWT of the platform in place of a secret (RFC 7523, 2.2): a projected service account
     /// token, for instance. Read at each use.
     Assertion(SecretSource),
@@ -60,19 +62,32 @@ pub enum TokenError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// The authorization server does not answer, or not so that it could be used.
-    #[error("the authorization server gives no token: it {0}")]
+    #[error("the authorization server {0}")]
     Unavailable(String),
     /// It says no.
-    #[error("the authorization server gives no token: {code} (HTTP {status})")]
+    #[error("the authorization server refuses with {code} (HTTP {status})")]
     Refused {
         /// OAuth's code for it, or our word for another one.
         code: &'static str,
         /// The status.
         status: u16,
     },
+    /// The subject has to be asked first, or again.
+    #[error("you have not agreed to it, or not any more")]
+    NoConsent,
     /// Nobody here can vouch for the subject.
     #[error("no assertion about the user can be made: {0}")]
     NoAssertion(String),
+}
+
+/// What an authorization server gave.
+pub struct Given {
+    /// The access token.
+    pub token: Secret,
+    /// What further ones are got with.
+    pub refresh: Option<Secret>,
+    /// How long it may be used.
+    pub life: Life,
 }
 
 /// Where tokens are asked for, and as whom.
@@ -103,24 +118,31 @@ impl TokenEndpoint {
         &self.client_id
     }
 
+    /// A token for a grant and its parameters, without what else comes with it.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn ask(&self, grant: &[(&str, &str)]) -> Result<(Secret, Life), TokenError> {
+        let given = self.ask_for(grant).await?;
+        Ok((given.token, given.life))
+    }
+
     /// A token for a grant and its parameters. A client secret that is refused is fetched anew,
     /// once.
     ///
     /// # Errors
     /// [`TokenError`].
-    pub async fn ask(&self, grant: &[(&str, &str)]) -> Result<(Secret, Life), TokenError> {
-        let (kept, assertion) = match &self.auth {
-            ClientAuth::Basic(kept) | ClientAuth::Post(kept) => (Some(kept), None),
-            ClientAuth::Assertion(source) => (None, Some(source)),
+    pub async fn ask_for(&self, grant: &[(&str, &str)]) -> Result<Given, TokenError> {
+        let kept = match &self.auth {
+            ClientAuth::Basic(kept) | ClientAuth::Post(kept) => kept,
+            ClientAuth::Assertion(source) => {
+                return self.ask_with(&source.fetch().await?, grant).await;
+            }
+            ClientAuth::Public => return self.ask_with(&Secret::new(""), grant).await,
         };
-        let secret = match (kept, assertion) {
-            (Some(kept), _) => kept.get().await?,
-            (_, Some(source)) => source.fetch().await?,
-            (None, None) => return Err(TokenError::Unavailable("knows no client".to_owned())),
-        };
+        let secret = kept.get().await?;
         let answer = self.ask_with(&secret, grant).await;
-        if let (Some(kept), Err(TokenError::Refused { code: "invalid_client", .. })) =
-            (kept, &answer)
+        if let Err(TokenError::Refused { code: "invalid_client", .. }) = &answer
             && kept.renew(&secret).await
         {
             return self.ask_with(&kept.get().await?, grant).await;
@@ -128,11 +150,7 @@ impl TokenEndpoint {
         answer
     }
 
-    async fn ask_with(
-        &self,
-        secret: &Secret,
-        grant: &[(&str, &str)],
-    ) -> Result<(Secret, Life), TokenError> {
+    async fn ask_with(&self, secret: &Secret, grant: &[(&str, &str)]) -> Result<Given, TokenError> {
         let mut form = grant.to_vec();
         let mut request = self.http.post(self.url.clone());
         match self.auth {
@@ -148,6 +166,7 @@ impl TokenEndpoint {
                 form.push(("client_id", &self.client_id));
                 form.push(("client_secret", secret.expose()));
             }
+            ClientAuth::Public => form.push(("client_id", &self.client_id)),
             ClientAuth::Assertion(_) => {
                 form.push(("client_id", &self.client_id));
                 form.push((
@@ -176,12 +195,13 @@ impl TokenEndpoint {
             let why = "answers with a token that cannot stand in a header".to_owned();
             return Err(TokenError::Unavailable(why));
         }
-        Ok((token, life(answer.expires_in())))
+        let refresh = answer.refresh_token().map(|refresh| Secret::new(refresh.secret().clone()));
+        Ok(Given { token, refresh, life: life(answer.expires_in()) })
     }
 }
 
 /// How long a token may be used.
-fn life(said: Option<Duration>) -> Life {
+pub(super) fn life(said: Option<Duration>) -> Life {
     let whole = said.unwrap_or(UNSAID).min(MOST);
     // Of a token that lives for seconds, half.
     let hard = whole.saturating_sub(MARGIN).max(whole / 2);
@@ -196,7 +216,7 @@ fn refused(status: StatusCode, body: &[u8]) -> TokenError {
     }
     let said = serde_json::from_slice::<Said>(body).ok();
     let code = said.and_then(|said| CODES.into_iter().find(|code| *code == said.error));
-    let unknown = if status.is_client_error() { "it refuses" } else { "it fails" };
+    let unknown = if status.is_client_error() { "another error" } else { "a failure" };
     TokenError::Refused { code: code.unwrap_or(unknown), status: status.as_u16() }
 }
 
@@ -221,7 +241,7 @@ mod tests {
         let text = said(StatusCode::UNAUTHORIZED, bad);
         assert!(text.contains("invalid_client (HTTP 401)") && !text.contains("hunter2"), "{text}");
         let text = said(StatusCode::BAD_REQUEST, r#"{"error":"hunter2"}"#);
-        assert!(text.contains("it refuses (HTTP 400)") && !text.contains("hunter2"), "{text}");
-        assert!(said(StatusCode::BAD_GATEWAY, "<html>").contains("it fails (HTTP 502)"));
+        assert!(text.contains("another error (HTTP 400)") && !text.contains("hunter2"), "{text}");
+        assert!(said(StatusCode::BAD_GATEWAY, "<html>").contains("a failure (HTTP 502)"));
     }
 }

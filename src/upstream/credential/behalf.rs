@@ -11,20 +11,11 @@
 //!   issues the Identity Assertion JWT Authorization Grant, and the grant is redeemed at the MCP
 //!   server's authorization server (RFC 7523).
 //!
-//! A token is kept for one subject alone, until shortly before its end. Who is told apart here is
-//! told apart by [`SubjectId`], which is issuer and `sub` together.
+//! The tokens are kept by [`super::each`].
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-
-use reqwest::header::HeaderValue;
-
-use super::{CredentialError, Fetch, Fetched, Kept, Life, bearer};
-use crate::types::{Secret, Subject, SubjectId};
+use super::Life;
+use crate::types::{Secret, Subject};
 use crate::upstream::token::{TokenEndpoint, TokenError};
-
-/// For how many subjects tokens are kept; those of the others are asked for again.
-const SUBJECTS: usize = 10_000;
 
 /// What an assertion is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +90,10 @@ impl Behalf {
             Way::TokenExchange => "token-exchange",
             Way::IdJag => "id-jag",
         };
-        format!("{way} at {}", self.issuer)
+        format!("{way} of {}", self.endpoint.client_id())
     }
 
-    async fn token(
+    pub(super) async fn token(
         &self,
         subject: &Subject,
         assertions: &dyn Assertions,
@@ -139,80 +130,5 @@ impl Behalf {
             grant.extend(value.as_deref().map(|value| (name, value)));
         }
         self.endpoint.ask(&grant).await
-    }
-}
-
-/// The tokens of all subjects for one connection.
-pub(super) struct Tokens {
-    shared: Arc<Shared>,
-    kept: Mutex<HashMap<SubjectId, Arc<Kept<Maker>>>>,
-}
-
-struct Shared {
-    behalf: Behalf,
-    name: Arc<str>,
-    assertions: OnceLock<Arc<dyn Assertions>>,
-}
-
-/// Makes the header of one subject.
-pub(super) struct Maker {
-    shared: Arc<Shared>,
-    subject: Subject,
-}
-
-impl Tokens {
-    pub(super) fn new(behalf: Behalf, name: Arc<str>) -> Self {
-        let shared = Arc::new(Shared { behalf, name, assertions: OnceLock::new() });
-        Self { shared, kept: Mutex::default() }
-    }
-
-    pub(super) fn vouched_for_by(&self, assertions: &Arc<dyn Assertions>) {
-        // The first one stays.
-        let _there = self.shared.assertions.set(Arc::clone(assertions));
-    }
-
-    pub(super) fn of(&self, subject: &Subject) -> Arc<Kept<Maker>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = kept.get(&subject.id) {
-            return Arc::clone(known);
-        }
-        if kept.len() >= SUBJECTS {
-            kept.retain(|_, token| token.is_good());
-            // All alive: start over. It costs requests, never a wrong token.
-            if kept.len() >= SUBJECTS {
-                kept.clear();
-            }
-        }
-        let maker = Maker { shared: Arc::clone(&self.shared), subject: subject.clone() };
-        let new = Kept::new(maker);
-        kept.insert(subject.id.clone(), Arc::clone(&new));
-        new
-    }
-}
-
-impl Fetch for Maker {
-    type Value = HeaderValue;
-    type Error = CredentialError;
-
-    fn fetch(&self, _anew: bool) -> Fetched<'_, Self> {
-        Box::pin(self.make())
-    }
-
-    fn same(one: &HeaderValue, other: &HeaderValue) -> bool {
-        one == other
-    }
-
-    fn name(&self) -> &str {
-        &self.shared.name
-    }
-}
-
-impl Maker {
-    async fn make(&self) -> Result<(HeaderValue, Life), CredentialError> {
-        let asked = match self.shared.assertions.get() {
-            Some(assertions) => self.shared.behalf.token(&self.subject, assertions.as_ref()).await,
-            None => Err(TokenError::NoAssertion("nobody vouches for users".to_owned())),
-        };
-        bearer(asked, &self.shared.name)
     }
 }

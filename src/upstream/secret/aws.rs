@@ -158,9 +158,35 @@ fn refused(status: StatusCode, body: &[u8]) -> Why {
         | "InvalidSignatureException"
         | "ExpiredTokenException"
         | "IncompleteSignature"
-        | "InvalidClientTokenId" => {
-            Why::Refused(format!("AWS does not accept this server's keys (HTTP {status})"))
+        | "InvalidClientTokenId" => Why::Refused(format!(
+            "AWS does not accept this server's keys (HTTP {})",
+            status.as_u16()
+        )),
+        _ if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            Why::Refused(format!("AWS refuses this server's request (HTTP {})", status.as_u16()))
         }
         _ => Why::Unavailable(format!("AWS answers HTTP {}", status.as_u16())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_aws_says_is_told_in_our_words() {
+        for (status, body, word) in [
+            (400, r#"{"__type":"ResourceNotFoundException","Message":"hunter2"}"#, "no such"),
+            (400, r#"{"__type":"com.amazonaws.x#AccessDeniedException"}"#, "AccessDenied"),
+            (400, r#"{"__type":"UnrecognizedClientException"}"#, "accept this server's keys"),
+            (400, r#"{"__type":"InvalidSignatureException"}"#, "accept this server's keys"),
+            (400, r#"{"__type":"InvalidRequestException"}"#, "deletion"),
+            (403, "<Error>hunter2</Error>", "refuses this server's request (HTTP 403)"),
+            (500, r#"{"__type":"hunter2"}"#, "AWS answers HTTP 500"),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let why = refused(status, body.as_bytes()).to_string();
+            assert!(why.contains(word) && !why.contains("hunter"), "{body}: {why}");
+        }
     }
 }

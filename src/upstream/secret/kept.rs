@@ -56,6 +56,11 @@ pub trait Fetch: Send + Sync + 'static {
     /// Whether two values are the same.
     fn same(one: &Self::Value, other: &Self::Value) -> bool;
 
+    /// Whether an error means that what is kept is void as well.
+    fn voids(_error: &Self::Error) -> bool {
+        false
+    }
+
     /// What to call it in the server's log.
     fn name(&self) -> &str;
 }
@@ -176,6 +181,9 @@ impl<F: Fetch> Kept<F> {
                 Ok(value)
             }
             Err(error) => {
+                if F::voids(&error) {
+                    self.held.store(None);
+                }
                 turn.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }

@@ -22,6 +22,7 @@ mod children;
 mod clients;
 mod conformance;
 mod crash;
+mod credentials;
 mod demo;
 mod disk;
 mod hidden;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         ("mediation", mediation::STORIES),
         ("hidden", hidden::STORIES),
         ("crash", crash::STORIES),
+        ("credentials", credentials::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),
         ("tools", tools::STORIES),

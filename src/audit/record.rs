@@ -292,6 +292,13 @@ pub enum Record {
         /// Who.
         subject: SubjectId,
     },
+    /// What calls of a connection get from now on. Kind and source are in the body.
+    CredentialConfigured {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// A word of ours for the kind, such as `header`.
+        credential: String,
+    },
 }
 
 impl Record {
@@ -445,6 +452,7 @@ mod tests {
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_dropped","connection":"crm","process":7,"code":"no_owner","count":4}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"consent_given","connection":"crm","subject":"sub_0000000000000000"}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"consent_forgotten","connection":"crm","subject":"sub_0000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"credential_configured","connection":"crm","credential":"id-jag","body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
     ];
 
     #[test]
@@ -482,10 +490,11 @@ mod tests {
             Record::ChildDropped { .. } => 22,
             Record::ConsentGiven { .. } => 23,
             Record::ConsentForgotten { .. } => 24,
+            Record::CredentialConfigured { .. } => 25,
         };
         let seen: std::collections::BTreeSet<usize> =
             STORED.iter().map(|l| name(&Leaf::decode(l.as_bytes()).unwrap().record)).collect();
-        assert_eq!(seen.len(), 25);
+        assert_eq!(seen.len(), 26);
     }
 
     #[test]

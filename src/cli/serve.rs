@@ -300,6 +300,7 @@ impl Server {
         let Self { settings, listener, store, recorder, reader, clock } = self;
         let head_timeout = settings.head_timeout;
         let parts = Parts { settings, store, recorder, reader, clock, index, pins, public_url };
+        note_credentials(&parts).await?;
         let vouched = vouching(&parts)?;
         let desk = consents(&parts)?;
         let (control, gateway, issuer) = parts.wire()?;
@@ -462,6 +463,21 @@ impl Parts {
         };
         Ok((Arc::new(control), Arc::new(gateway), issuer))
     }
+}
+
+/// Puts on record what the calls of each connection get.
+async fn note_credentials(parts: &Parts) -> Result<(), CliError> {
+    for connection in &parts.settings.connections {
+        let Some(credential) = connection.reach.credential() else { continue };
+        let record = Record::CredentialConfigured {
+            connection: connection.name.clone(),
+            credential: credential.kind().to_owned(),
+        };
+        let body = json!({ "credential": &**credential.name() }).to_string();
+        let noted = parts.recorder.append(Entry { record, body: Some(body.into()) }).await;
+        noted.map_err(|error| failed("the audit log cannot be written", &error))?;
+    }
+    Ok(())
 }
 
 /// Tries every credential, lets this server vouch for its subjects where one needs that, and

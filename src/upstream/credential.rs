@@ -189,6 +189,11 @@ impl Credential {
         }
     }
 
+    /// A word for what kind it is of.
+    pub fn kind(&self) -> &str {
+        self.name.split(' ').next().unwrap_or_default()
+    }
+
     /// The header's value for a call of a subject, marked sensitive so that nothing prints it.
     ///
     /// # Errors

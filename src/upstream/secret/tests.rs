@@ -1,5 +1,7 @@
 //! What sources give, and what they refuse.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn file(content: &[u8]) -> (tempfile::TempDir, SecretSource) {
@@ -85,5 +87,30 @@ fn addresses_have_a_shape() {
     }
     for (text, good) in [("crm-token", true), ("crm#f", true), ("", false), ("a/b", false)] {
         assert_eq!(text.parse::<azure::Address>().is_ok(), good, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_an_address_that_leaves_its_place(text in "[ -~]{0,40}|[a-z/.#%:]{0,12}") {
+        let _none_panics = text.parse::<aws::Address>().is_ok();
+        if text.parse::<azure::Address>().is_ok() {
+            let name = text.split('#').next().unwrap();
+            prop_assert!(!name.contains(['/', '.', '%', '?']), "{text}");
+        }
+        if text.parse::<vault::Address>().is_ok() {
+            let path = text.rsplit_once('#').unwrap().0;
+            prop_assert!(path.split('/').all(|part| !matches!(part, "" | "." | "..")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_usable_can_stand_in_a_header_or_is_an_error(
+        bytes in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        if let Ok(secret) = text(bytes).and_then(usable) {
+            prop_assert!(!secret.expose().trim().is_empty());
+            prop_assert!(!secret.expose().contains(['\r', '\n', '\0']));
+        }
     }
 }

@@ -19,6 +19,8 @@ use super::kept::{Fetch, Fetched, Kept, Life};
 use super::{SecretSource, Why, ask, of_object};
 use crate::types::Secret;
 
+/// No lease is taken to be longer.
+const LONGEST: Duration = Duration::from_secs(32 * 24 * 3600);
 /// How long a login is kept whose lease says that it has no end.
 const ENDLESS: Duration = Duration::from_secs(3600);
 
@@ -246,7 +248,7 @@ impl Login {
         token.set_sensitive(true);
         let hard = match lease.lease_duration {
             0 => ENDLESS,
-            seconds => Duration::from_secs(seconds) * 2 / 3,
+            seconds => Duration::from_secs(seconds).min(LONGEST) * 2 / 3,
         };
         Ok((token, Life { soft: Some(hard / 2), hard: Some(hard) }))
     }

@@ -24,6 +24,8 @@
 pub mod api;
 pub mod approvals;
 mod asking;
+pub mod assertions;
+pub mod consents;
 pub mod error;
 pub mod exchange;
 pub mod grants;

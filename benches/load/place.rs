@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcpx::broker::grant::GrantSource;
+use mcpx::broker::grant::{GrantSource, exchange};
+use mcpx::broker::hold::Hold;
 use mcpx::broker::login::Login;
 use mcpx::broker::server::ServerInfo;
-use mcpx::types::SystemClock;
+use mcpx::identity::fetch;
+use mcpx::types::{Clock as _, Secret, SystemClock};
 use url::Url;
 
 use super::child;
@@ -34,6 +36,25 @@ pub struct Place {
     journal: RefCell<Journal>,
     bound: Bound,
     folder: tempfile::TempDir,
+}
+
+/// What it takes to ask for a grant.
+pub struct Asker {
+    server: ServerInfo,
+    http: reqwest::Client,
+    id_token: Secret,
+    resource: String,
+}
+
+impl Asker {
+    /// Asks for a grant that is bound to a fresh key.
+    pub async fn ask(&self) {
+        let Self { server, http, id_token, resource } = self;
+        let hold = Hold::new(server).expect("a key");
+        let now = SystemClock.now_seconds();
+        let given = exchange(server, http, id_token, &hold, resource, None, None, now).await;
+        assert!(given.is_ok_and(|given| given.grant.is_some()), "no grant");
+    }
 }
 
 /// Processor time so far.
@@ -101,6 +122,15 @@ impl Place {
         let clock = Arc::new(SystemClock);
         let login = Arc::new(self.login.clone());
         GrantSource::new(self.info.clone(), login, resource.as_str(), None, clock).expect("a key")
+    }
+
+    /// Somebody who asks for one grant after the other.
+    pub async fn asker(&self) -> Asker {
+        let server = self.info.clone();
+        let http = fetch::client_for(&server.token_endpoint).expect("a client");
+        let id_token = self.login.id_token().await.expect("a login");
+        let resource = format!("{}mcp/{}", server.server, Reach::Http.connection());
+        Asker { server, http, id_token, resource }
     }
 
     /// What stands between client and upstream.

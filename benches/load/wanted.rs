@@ -30,7 +30,7 @@ cargo bench --bench load -- [--quick] [--sessions 1,32,256] [--seconds 120] [--r
     [--payloads 200,10k,10k-dense,2k-sse,200-sse,2k-dense] [--ways direct,nginx,gateway,connect]
     [--routes legacy-http,modern-http,legacy-stdio,modern-stdio] [--startups 10] [--idle 10000]
     [--bound dpop,cert]
-cargo bench --bench load -- --growth policies|tools|sessions|log [--seconds 60] [--idle 10000]
+cargo bench --bench load -- --growth policies|tools|sessions|grants|log [--seconds 60] [--idle 10000]
     [--records 10000,100000,1000000]";
 
 const PAYLOADS: [Payload; 4] =

@@ -1,5 +1,6 @@
 //! What grows, and with what: each by a command of its own, `-- --growth NAME`.
 
+mod grants;
 mod log;
 mod policies;
 mod sessions;
@@ -18,11 +19,14 @@ pub enum Growth {
     Tools,
     /// 1, 32, 256 busy sessions, then resting ones.
     Sessions,
+    /// 1, 32, 256 people who ask for a grant at a time.
+    Grants,
     /// 10⁴, 10⁵, 10⁶ records of the audit log, or as many as are asked for.
     Log,
 }
 
-pub const GROWTHS: [Growth; 4] = [Growth::Policies, Growth::Tools, Growth::Sessions, Growth::Log];
+pub const GROWTHS: [Growth; 5] =
+    [Growth::Policies, Growth::Tools, Growth::Sessions, Growth::Grants, Growth::Log];
 
 impl Growth {
     pub fn name(self) -> &'static str {
@@ -30,6 +34,7 @@ impl Growth {
             Self::Policies => "policies",
             Self::Tools => "tools",
             Self::Sessions => "sessions",
+            Self::Grants => "grants",
             Self::Log => "log",
         }
     }
@@ -41,6 +46,7 @@ pub async fn run(growth: Growth, wanted: &Wanted) {
         Growth::Policies => policies::run(slot_of(wanted, 6)).await,
         Growth::Tools => tools::run(slot_of(wanted, 6)).await,
         Growth::Sessions => sessions::run(slot_of(wanted, 3), wanted.idle).await,
+        Growth::Grants => grants::run(slot_of(wanted, 3)).await,
         Growth::Log => log::run(&wanted.records).await,
     }
     println!("took {:.0?}", begun.elapsed());

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::ConfigError;
 use super::connection::ConnectionTable;
+use super::oauth::OAuthTable;
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
 use crate::identity::fetch::is_loopback;
@@ -35,6 +36,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) streams: Streams,
+    pub(super) oauth: Option<Spanned<OAuthTable>>,
     #[serde(default)]
     pub(super) connection: Vec<Spanned<ConnectionTable>>,
 }

@@ -6,6 +6,7 @@
 
 mod connection;
 mod file;
+mod oauth;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -87,6 +88,8 @@ pub struct Settings {
     pub approval_expire: Duration,
     /// The data path.
     pub gateway: gateway::Settings,
+    /// MCP's own OAuth, if it is on.
+    pub oauth: Option<gateway::oauth::Settings>,
     /// How long a request's head may be on its way.
     pub head_timeout: Duration,
     /// Bounds on upstreams.
@@ -151,6 +154,7 @@ impl Settings {
         let mut secret = vec![connection::real(&in_base(&file.server.data_dir))];
         secret.push(connection::real(path));
         secret.extend(tls.as_ref().map(|tls| connection::real(&tls.key)));
+        let oauth = oauth::check(file.oauth, &issuers, &file.connection, &place)?;
         let connections = connection::check(file.connection, base, &secret, &place)?;
         Ok(Self {
             file: path.to_owned(),
@@ -189,6 +193,7 @@ impl Settings {
                     },
                 },
             },
+            oauth,
             head_timeout: file.limits.head_timeout.0,
             upstream: bounds,
             connections,

@@ -9,6 +9,7 @@
 //! | [`api`] | the API that the command line uses |
 //! | [`index`] | following the audit log into the database |
 //! | [`issuer`] | the built-in OpenID provider for teams without one |
+//! | [`oauth`] | MCP's own OAuth: access token → grant, and where clients find the issuer |
 //! | [`page`] | what pages for people look like; the one on which a call waits |
 //! | [`pins`] | accepted definitions of tools, and quarantine |
 //! | [`listen`] | TCP, TLS, and an orderly end |
@@ -25,6 +26,7 @@ pub mod grants;
 pub mod index;
 pub mod issuer;
 pub mod listen;
+pub mod oauth;
 mod page;
 pub mod pins;
 pub mod routes;

@@ -22,7 +22,7 @@ use super::slots::Slot;
 use crate::identity::dpop;
 use crate::mcp::{Era, headers};
 use crate::policy::{Act, Direction, Transport, Way};
-use crate::types::SubjectId;
+use crate::types::{SubjectId, Timestamp};
 use crate::upstream::{Route, Upstream};
 
 /// An authenticated caller of one connection.
@@ -107,7 +107,10 @@ impl Gateway {
         match self.caller(connection, head, &mut known).await {
             Ok(caller) => Ok(caller),
             Err(refusal) => Err(Refused {
-                refusal,
+                refusal: match &self.oauth {
+                    Some(oauth) => oauth.challenge(connection, refusal),
+                    None => refusal,
+                },
                 id: None,
                 subject: known.subject,
                 connection: known.connection,
@@ -140,6 +143,20 @@ impl Gateway {
         let url = format!("{}/mcp/{name}", self.public_url);
         let now = self.clock.now();
 
+        if let Some(oauth) = &self.oauth
+            && let Some(shown) = oauth.shown(&name, &head.headers)
+            && let Some(upstream) = self.connections.get(&name)
+        {
+            known.connection = Some(name.clone());
+            let grant = self.access_grant(oauth, &shown, &name, head, known.source).await;
+            let grant = grant.map_err(|no| {
+                known.subject = no.subject;
+                no.refusal
+            })?;
+            known.subject = Some(grant.subject.id.clone());
+            return self.enter(grant, upstream, head, known, now);
+        }
+
         let token = dpop_token(&head.headers)?;
         let claims = self
             .verifier
@@ -168,6 +185,18 @@ impl Gateway {
         let grant = grant
             .filter(|grant| grant.connection == name && grant.subject.id == claims.sub)
             .ok_or_else(Refusal::unknown_grant)?;
+        self.enter(grant, upstream, head, known, now)
+    }
+
+    /// What is left to look at once it is known whose grant it is.
+    fn enter(
+        &self,
+        grant: LiveGrant,
+        upstream: &Arc<Upstream>,
+        head: &Parts,
+        known: &mut Known,
+        now: Timestamp,
+    ) -> Result<Caller, Refusal> {
         known.session = Some(grant.session.clone());
         if let Some(ended) = grant.has_ended(now) {
             return Err(Refusal::ended(ended));
@@ -226,7 +255,7 @@ fn dpop_token(headers: &HeaderMap) -> Result<&str, Refusal> {
 }
 
 /// A header's value, if it is there exactly once.
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     if values.next().is_some() { None } else { value.to_str().ok() }

@@ -15,8 +15,8 @@ use super::ports::{Ended, PortError};
 use super::seal::UnknownSession;
 use super::slots::Full;
 use crate::audit::{Outcome, RefusalStage};
-use crate::identity::TokenError;
 use crate::identity::dpop::DpopError;
+use crate::identity::{Fault as Blame, TokenError};
 use crate::mcp::batch;
 use crate::mcp::modern::Incomplete;
 use crate::mcp::{DecodeError, Fault, Id};
@@ -74,6 +74,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// Where in a message the fault is: the byte, and a JSON pointer.
     pub place: Option<(usize, Option<String>)>,
+    /// How a client of MCP's own OAuth learns where to log in, where that is on.
+    pub challenge: Option<String>,
 }
 
 impl Refusal {
@@ -95,6 +97,7 @@ impl Refusal {
             approval: None,
             retry_after: None,
             place: None,
+            challenge: None,
         }
     }
 
@@ -488,6 +491,43 @@ impl From<&PortError> for Refusal {
         // What went wrong inside stays inside.
         tracing::error!(%error, "the control server failed the data path");
         Self::failed_closed("control_unavailable", "the control server cannot decide now")
+    }
+}
+
+impl Refusal {
+    /// An access token of an identity provider that is not accepted.
+    pub fn access_token(error: &TokenError) -> Self {
+        if error.fault() == Blame::Issuer {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let stage = RefusalStage::Authenticate;
+            let (rpc, code) = (rpc::UNAUTHENTICATED, error.code());
+            return Self::new(status, rpc, code, stage, error.to_string());
+        }
+        let hint = match error {
+            TokenError::Scheme(_) | TokenError::NotBound => "a token is sent as what it is",
+            TokenError::WrongAudience { .. } => {
+                "ask for the token with `resource` set to that URL, as MCP's authorization says"
+            }
+            _ => "get another token at the identity provider",
+        };
+        Self::unauthenticated(error.code(), error.to_string()).hint(hint)
+    }
+
+    /// A good token that lacks a scope that is demanded of every token.
+    pub fn insufficient_scope(needed: &[String]) -> Self {
+        let message = format!("the token has not all of the scopes {}", needed.join(" "));
+        let (status, stage) = (StatusCode::FORBIDDEN, RefusalStage::Authenticate);
+        Self::new(status, rpc::UNAUTHENTICATED, "insufficient_scope", stage, message)
+            .hint("ask for a token with these scopes")
+    }
+
+    /// Policy does not let the subject of an access token use the connection at all. No scope would
+    /// change that.
+    pub fn may_not_connect(denial: &Denial) -> Self {
+        let mut refusal = Self::from(denial);
+        refusal.status = StatusCode::FORBIDDEN;
+        refusal.stage = RefusalStage::Authenticate;
+        refusal.hint("ask whoever keeps the policies to let one of your groups in")
     }
 }
 

@@ -72,6 +72,17 @@ pub enum TokenError {
         /// What is wrong with it.
         why: String,
     },
+    /// A claim is missing or is not what it has to be.
+    #[error("the token's claim {name} {fault}")]
+    Claim {
+        /// The claim.
+        name: &'static str,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The token is of one kind and was sent by the rule of another.
+    #[error("{0}")]
+    Scheme(&'static str),
 }
 
 impl TokenError {
@@ -90,6 +101,8 @@ impl TokenError {
             Self::NotBound => "token_not_bound",
             Self::IssuerUnreachable { .. } => "issuer_unreachable",
             Self::IssuerUnusable { .. } => "issuer_unusable",
+            Self::Claim { .. } => "token_claim",
+            Self::Scheme(_) => "token_scheme",
         }
     }
 

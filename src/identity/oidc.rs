@@ -72,6 +72,11 @@ impl IssuerVerifier {
         Ok(Self { settings, keys: KeyCache::fixed(keys) })
     }
 
+    /// The issuer's keys.
+    pub(super) fn keys(&self) -> &KeyCache {
+        &self.keys
+    }
+
     /// What this verifier was made with.
     pub fn settings(&self) -> &IssuerSettings {
         &self.settings
@@ -291,7 +296,7 @@ pub(super) fn check_times(
 }
 
 /// A claim by its whole name first (namespaced names are URLs, full of dots), then as a path.
-fn find_claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+pub(super) fn find_claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);
     }
@@ -301,7 +306,7 @@ fn find_claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Valu
 
 /// An array of strings, or one string with commas. Any other shape is refused: to read it as "no
 /// groups" could turn off a rule that forbids something to a group.
-fn group_names(value: &Value) -> Result<Vec<String>, TokenError> {
+pub(super) fn group_names(value: &Value) -> Result<Vec<String>, TokenError> {
     let mut groups: Vec<String> = match value {
         Value::Null => Vec::new(),
         Value::String(text) => text.split(',').map(|group| group.trim().to_owned()).collect(),
@@ -321,7 +326,7 @@ fn group_names(value: &Value) -> Result<Vec<String>, TokenError> {
     Ok(groups)
 }
 
-fn printable(text: &str) -> bool {
+pub(super) fn printable(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 

@@ -8,6 +8,7 @@ pub mod customers;
 pub mod grants;
 pub mod index;
 pub mod issuer;
+pub mod oauth;
 pub mod pins;
 mod subjects;
 
@@ -111,6 +112,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "issuer", include_str!("migrations/0002_issuer.sql")),
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
+    (7, "oauth", include_str!("migrations/0007_oauth.sql")),
 ];
 
 fn migrations() -> Vec<Migration> {

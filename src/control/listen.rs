@@ -110,10 +110,12 @@ pub async fn serve(
         let (watcher, recorder) = (graceful.watcher(), recorder.clone());
         tokio::spawn(async move {
             match acceptor {
-                None => connection(stream, peer, router, watcher, waits).await,
+                None => connection(stream, peer, router, watcher, waits, &recorder).await,
                 Some(acceptor) => {
                     match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => connection(stream, peer, router, watcher, waits).await,
+                        Ok(Ok(stream)) => {
+                            connection(stream, peer, router, watcher, waits, &recorder).await;
+                        }
                         Ok(Err(_)) | Err(_) => refused_handshake(&recorder, peer).await,
                     }
                 }
@@ -132,6 +134,7 @@ async fn connection(
     router: Router,
     watcher: Watcher,
     waits: Waits,
+    recorder: &Recorder,
 ) {
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -148,8 +151,23 @@ async fn connection(
     stream.set_write_timeout(Some(waits.stalled));
     let stream = TokioIo::new(Box::pin(stream));
     let serving = builder.serve_connection(stream, TowerToHyperService::new(service));
-    // A client that breaks off is the client's business.
-    let _broken_off = watcher.watch(serving.into_owned()).await;
+    // A client that breaks off is the client's business; one that sends a head that is longer than
+    // any has been refused (431), before there was a request to say so of.
+    let ended = watcher.watch(serving.into_owned()).await;
+    let fault = ended.as_ref().err().and_then(|error| error.downcast_ref::<hyper::Error>());
+    if fault.is_some_and(hyper::Error::is_parse_too_large) {
+        tracing::info!(%peer, "the head of a request was too long");
+        let record = Record::Refused {
+            stage: RefusalStage::Limit,
+            code: "head_too_large".to_owned(),
+            subject: None,
+            connection: None,
+            session: None,
+        };
+        if let Err(error) = recorder.append(Entry { record, body: None }).await {
+            tracing::error!(%error, "a refused request could not be recorded");
+        }
+    }
 }
 
 async fn refused_handshake(recorder: &Recorder, peer: SocketAddr) {

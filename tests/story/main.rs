@@ -30,6 +30,7 @@ mod keyring;
 mod login;
 mod matrix;
 mod mediation;
+mod oauth;
 mod pairs;
 mod refused;
 mod resume;
@@ -66,6 +67,9 @@ fn main() -> ExitCode {
         ("smuggle", smuggle::STORIES),
         ("strangers", strangers::STORIES),
         ("mediation", mediation::STORIES),
+        ("oauth", oauth::STORIES),
+        ("oauth-logins", oauth::logins::STORIES),
+        ("oauth-faults", oauth::faults::STORIES),
         ("hidden", hidden::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),

@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod debian;
 pub mod http;
 pub mod idp;
+pub mod oauth;
 pub mod parts;
 pub mod person;
 pub mod proc;

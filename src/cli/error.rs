@@ -59,9 +59,9 @@ impl Kind {
     pub fn of_code(code: &str) -> Self {
         match code {
             "login_needed" => Self::LoginNeeded,
-            "policy_denied" | "forbidden" => Self::Denied,
+            "policy_denied" | "forbidden" | "grant_scope" => Self::Denied,
             "needs_approval" => Self::Approval,
-            "grant_expired" | "grant_revoked" | "grant_unknown" => Self::Grant,
+            "grant_expired" | "grant_revoked" | "grant_unknown" | "grant_not_begun" => Self::Grant,
             "unreachable" => Self::Network,
             "integrity" => Self::Integrity,
             code if code.starts_with("token_") => Self::LoginNeeded,

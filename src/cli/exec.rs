@@ -7,6 +7,7 @@ use crate::broker::local::Local;
 use crate::broker::{exec, relay};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::request::{InPlaceArgs, in_place};
 use crate::mcp::Limits;
 use crate::types::ConnectionName;
 
@@ -22,6 +23,8 @@ pub struct ExecArgs {
     /// Why you need it; recorded with the grant, and policy may ask for it
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    #[command(flatten)]
+    asking: InPlaceArgs,
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, last = true)]
     command: Vec<OsString>,
@@ -35,9 +38,15 @@ pub async fn run(args: ExecArgs, context: &Context) -> Result<(), CliError> {
     let [program, rest @ ..] = args.command.as_slice() else {
         return Err(CliError::new(crate::cli::error::Kind::Usage, "no command"));
     };
-    let channel = Arc::new(context.channel(&args.connection, args.reason)?);
+    let channel = Arc::new(context.channel(&args.connection, args.reason.clone())?);
     // A command that could reach nothing is not started.
-    channel.grant().await?;
+    if let Err(error) = channel.grant().await {
+        let reason = args.reason.as_deref();
+        in_place(context, &args.connection, reason, &args.asking, error).await?;
+        channel.grant().await?;
+    }
+    let keeper = Arc::clone(&channel);
+    tokio::spawn(async move { keeper.keep().await });
     let local = Local::bind(0).await?;
     let url = local.url();
     let router = relay::router(channel, local.gate(), Limits::default());

@@ -3,11 +3,12 @@
 //!
 //! A grant is on record before it exists, as in [`super::exchange`]. The tokens that one client gets
 //! by refreshing are of one grant, and so of one session: a newer token renews it, with the groups
-//! that the issuer vouches for now, up to `grants.max`. A revocation holds against the client, not
-//! only against the token that it has at the moment.
+//! that the issuer vouches for now, up to `grants.max`; or ends it, if policy says no by then. A
+//! revocation holds against the client, not only against the token that it has at the moment.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::extract::{Path, State};
@@ -20,14 +21,16 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::grants::GrantBook;
+use super::revoke::cut;
 use crate::audit::{Entry, Record, RecordError, Recorder};
 use crate::gateway::Gateway;
 use crate::gateway::oauth::{AccessGrants, Asked, NoGrant, WELL_KNOWN, Why};
 use crate::gateway::ports::{Ended, Grants as _, LiveGrant, PortError};
 use crate::gateway::records::recordable;
+use crate::gateway::slots::Slots;
 use crate::identity::access::AccessClaims;
 use crate::mask::Masker;
-use crate::policy::{Facts, PolicySet};
+use crate::policy::{Connect, Facts, PolicySet, Scope};
 use crate::store::grants::GrantRow;
 use crate::store::oauth::AccessKey;
 use crate::store::{Store, StoreError};
@@ -50,6 +53,8 @@ pub struct AccessDesk {
     pub policies: Arc<ArcSwap<PolicySet>>,
     /// Grants in use.
     pub grants: Arc<GrantBook>,
+    /// Calls and streams that are open.
+    pub slots: Arc<Slots>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// How long a grant can be renewed for.
@@ -136,11 +141,13 @@ impl AccessDesk {
         if !scopes.iter().all(|scope| claims.scopes.contains(scope)) {
             return Err(Why::Scope);
         }
-        let facts = Facts { now, source, grant_age_seconds: 0, reason: None };
-        self.policies
-            .load()
-            .may_connect(&subject, connection, &facts)
-            .map_err(|denial| Why::Denied(Box::new(denial)))?;
+        let scope = Scope::default();
+        let facts = Facts { now, source, grant_age_seconds: 0, reason: None, scope };
+        let refused = match self.policies.load().may_connect(&subject, connection, &facts) {
+            Ok(Connect::Allowed) => None,
+            Ok(Connect::NeedsApproval(ask)) => Some(("needs_approval", Why::NeedsApproval(ask))),
+            Err(denial) => Some(("policy_denied", Why::Denied(Box::new(denial)))),
+        };
         let subject_id = subject.id.clone();
         let login = claims.login.as_deref().unwrap_or_default();
         let key = AccessKey { subject: &subject_id, connection, client: &claims.client, login };
@@ -151,6 +158,13 @@ impl AccessDesk {
         let binding = binding(claims);
         let until = Timestamp::from_second(claims.until).map_err(|error| failed(&error))?;
         let held = self.store.access_grant(key, &binding, now).await?;
+        if let Some((code, why)) = refused {
+            // What policy refuses to renew ends at once; an older token says nothing of now.
+            if let Some(held) = held.filter(|held| held.newest < claims.issued) {
+                self.end(&held.id, code, now).await?;
+            }
+            return Err(why);
+        }
         // Only after that: a grant that was revoked meanwhile is not held, and would be replaced.
         let (issued, since) = (claims.issued, claims.authenticated);
         if self.store.access_revoked(key, issued, since, now).await? {
@@ -177,6 +191,22 @@ impl AccessDesk {
         live.ok_or_else(|| Why::Failed(PortError("a grant vanished".to_owned())))
     }
 
+    /// Ends a grant, on our own word for why.
+    async fn end(&self, grant: &GrantId, code: &str, now: Timestamp) -> Result<(), Why> {
+        let since = Instant::now();
+        let Some(row) = self.store.grant(grant).await?.filter(|row| row.expires_at > now) else {
+            return Ok(());
+        };
+        let (grant, subject) = (row.id.clone(), row.subject.id.clone());
+        let record = Record::GrantEnded { grant, subject, code: code.to_owned() };
+        self.recorder.append(Entry { record, body: None }).await?;
+        let (rows, since) = ([row], (since, now));
+        // How long it takes is measured and recorded; the client need not wait for it.
+        let _measured =
+            cut(&self.grants, &self.slots, &self.recorder, &rows, Err(code), since).await?;
+        Ok(())
+    }
+
     async fn issue(
         &self,
         asked: Asked<'_>,
@@ -196,6 +226,10 @@ impl AccessDesk {
             expires_at: until.min(ends_at),
             ends_at,
             revoked_at: None,
+            ended_by: None,
+            scope: Scope::default(),
+            approval: None,
+            approver: None,
             reason: None,
             subject,
             connection: connection.clone(),
@@ -217,6 +251,8 @@ impl AccessDesk {
             subject: row.subject.id.clone(),
             connection: row.connection.clone(),
             expires: row.expires_at,
+            approval: None,
+            ends: None,
         };
         let entry = Entry { record, body: Some(body.to_string().into()) };
         self.recorder.append(entry).await?;
@@ -229,8 +265,9 @@ impl AccessDesk {
     }
 }
 
-/// What a grant's row says of the key of its holder. Never a thumbprint by itself, so that no proof
-/// of a broker's fits it.
+/// What a grant's row says of the key of its holder. Never a thumbprint by itself, nor one of a
+/// certificate as [`Confirmation::text`](crate::identity::possession::Confirmation::text) writes it, so
+/// that nothing that a broker shows fits it.
 fn binding(claims: &AccessClaims) -> String {
     claims.jkt.as_ref().map_or_else(|| "bearer".to_owned(), |jkt| format!("dpop:{jkt}"))
 }

@@ -4,8 +4,9 @@
 //!
 //! It is off unless the configuration turns it on for a server and a connection, because most such
 //! tokens are bound to nobody: whoever has one may use it until it ends. A token is taken by the rule
-//! of its own kind only. One that is bound to a key (`cnf.jkt`) has to be proved, and sent as `DPoP`;
-//! one that is not is `Bearer`; a grant token of ours is never `Bearer`.
+//! of its own kind only. One that is bound to a key (`cnf.jkt`) has to be proved, and sent as `DPoP`, by
+//! the same rule as a grant token of ours; one that is not is `Bearer`. A grant token is never judged
+//! here, in whichever scheme it comes.
 //!
 //! What comes out is a grant like every other, made by `control` behind [`AccessGrants`].
 
@@ -13,19 +14,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use url::Url;
 
 use super::Gateway;
-use super::authenticate::single;
 use super::ports::{Ended, LiveGrant, PortError};
 use super::refusal::Refusal;
 use crate::identity::access::{AccessClaims, AccessRules, AccessVerifier, named_issuer};
-use crate::identity::{Issuers, TokenError, dpop};
+use crate::identity::possession::{Confirmation, Presented, Shown};
+use crate::identity::{Issuers, TokenError};
 use crate::policy::Denial;
+use crate::policy::connect::Ask;
 use crate::types::{ConnectionName, SubjectId};
 
 /// Where the metadata of a protected resource is found (RFC 9728, section 3).
@@ -66,12 +66,6 @@ struct Resource {
     asked: Vec<String>,
 }
 
-/// An access token as it was sent.
-pub(super) struct Shown<'a> {
-    token: &'a str,
-    bearer: bool,
-}
-
 /// What a grant is asked for with.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
@@ -89,6 +83,8 @@ pub struct Asked<'a> {
 pub enum Why {
     /// Policy does not let the subject connect.
     Denied(Box<Denial>),
+    /// Policy does, once a person says yes; and nobody can wait for that here.
+    NeedsApproval(Ask),
     /// The token lacks a scope.
     Scope,
     /// What this client had was revoked, and nobody has logged in since.
@@ -143,7 +139,7 @@ impl OAuth {
                 "resource_name": name,
                 "authorization_servers": settings.rules.issuers,
                 "bearer_methods_supported": ["header"],
-                "dpop_signing_alg_values_supported": ["ES256"],
+                "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
             });
             if !asked.is_empty() {
                 metadata["scopes_supported"] = json!(asked);
@@ -166,25 +162,29 @@ impl OAuth {
         resource.map(|resource| &resource.metadata)
     }
 
-    /// The access token in a request to a connection that takes them. What names no issuer of such
-    /// tokens and is not `Bearer` is left to the rule of grant tokens.
-    pub(super) fn shown<'a>(
+    /// Whether a token is judged as an access token: at a connection that takes them, unless it
+    /// names this server (`own`) as its issuer. As `DPoP` it has to name an issuer of access tokens.
+    pub(super) fn takes(
         &self,
         connection: &ConnectionName,
-        headers: &'a HeaderMap,
-    ) -> Option<Shown<'a>> {
-        self.resources.get(connection)?;
-        let (scheme, token) = single(headers, "authorization")?.split_once(' ')?;
-        let token = token.trim();
-        let bearer = scheme.eq_ignore_ascii_case("bearer");
-        let ours = bearer || scheme.eq_ignore_ascii_case("dpop") && self.verifier.names(token);
-        ours.then_some(Shown { token, bearer })
+        presented: Presented<'_>,
+        own: &str,
+    ) -> bool {
+        self.resources.contains_key(connection)
+            && match presented {
+                Presented::Bearer(token) => named_issuer(token).as_deref() != Some(own),
+                Presented::Dpop(token) => self.verifier.names(token),
+            }
     }
 
     /// Adds to a refusal how the client learns where to log in (RFC 9728, section 5.1), or which
     /// scopes it lacks (RFC 6750, section 3.1).
     pub(super) fn challenge(&self, connection: &str, mut refusal: Refusal) -> Refusal {
         let Some(resource) = self.resource(connection) else { return refusal };
+        if refusal.nonce.is_some() {
+            // The token is as good as before, and logging in would bring no nonce.
+            return refusal;
+        }
         let error = match (refusal.status, refusal.code) {
             // Without a token there is nothing to find fault with.
             (StatusCode::UNAUTHORIZED, "token_missing") => {
@@ -222,46 +222,33 @@ impl Gateway {
     pub(super) async fn access_grant(
         &self,
         oauth: &OAuth,
-        shown: &Shown<'_>,
+        presented: Presented<'_>,
         connection: &ConnectionName,
-        head: &Parts,
-        source: Option<IpAddr>,
+        shown: &Shown<'_>,
     ) -> Result<LiveGrant, No> {
         let resource = oauth.resources.get(connection);
         let resource = resource.ok_or_else(|| Refusal::no_connection(connection.as_str()))?;
         let wrong = |error: TokenError| Refusal::access_token(&error);
         let now = self.clock.now();
-        let claims = oauth.verifier.verify(shown.token, &resource.url, now.as_second()).await;
-        let claims = claims.map_err(|error| {
-            // Refused as it is, for its issuer is none of these; but that would not say why.
-            let ours = named_issuer(shown.token).as_deref() == Some(&*self.public_url);
-            wrong(if ours { TokenError::Scheme(GRANT_AS_BEARER) } else { error })
-        })?;
-        match (&claims.jkt, shown.bearer) {
-            (None, true) => {}
-            (Some(jkt), false) => {
-                let proof = single(&head.headers, "dpop")
-                    .ok_or(dpop::DpopError::Malformed("no DPoP header"))
-                    .map_err(|error| Refusal::from(&error))?;
-                let target = Url::parse(&resource.url)
-                    .map_err(|_| Refusal::no_connection(connection.as_str()))?;
-                let (method, at) = (head.method.as_str(), now.as_second());
-                let token = Some(shown.token);
-                let key = dpop::verify_proof(proof, method, &target, token, at, &self.replay)
-                    .map_err(|error| Refusal::from(&error))?;
-                if key != *jkt {
-                    return Err(Refusal::from(&dpop::DpopError::OtherKey).into());
-                }
+        let seconds = now.as_second();
+        let claims = oauth.verifier.verify(presented.token(), &resource.url, seconds).await;
+        let claims = claims.map_err(wrong)?;
+        match (&claims.jkt, presented) {
+            (None, Presented::Bearer(_)) => {}
+            (None, Presented::Dpop(_)) => return Err(wrong(TokenError::NotBound).into()),
+            (Some(jkt), _) => {
+                let bound = Confirmation::Key(jkt.clone());
+                self.possession
+                    .check(shown, presented, &bound, seconds)
+                    .map_err(|error| Refusal::possession(&error, self.possession.nonce(seconds)))?;
             }
-            (Some(_), true) => {
-                return Err(wrong(TokenError::Scheme(BOUND_AS_BEARER)).into());
-            }
-            (None, false) => return Err(wrong(TokenError::NotBound).into()),
         }
+        let source = shown.source;
         let asked = Asked { claims: &claims, connection, scopes: &resource.scopes, source };
         let grant = oauth.desk.grant(asked).await.map_err(|no| No {
             refusal: match no.why {
                 Why::Denied(denial) => Refusal::may_not_connect(&denial),
+                Why::NeedsApproval(ask) => Refusal::connect_needs_yes(connection, &ask),
                 Why::Scope => Refusal::insufficient_scope(&resource.scopes),
                 Why::Revoked => over(Ended::Revoked),
                 Why::Failed(error) => Refusal::from(&error),
@@ -285,8 +272,3 @@ fn over(ended: Ended) -> Refusal {
     });
     refusal
 }
-
-const GRANT_AS_BEARER: &str =
-    "a grant token is bound to the key of its holder, and is never taken as Bearer";
-const BOUND_AS_BEARER: &str =
-    "the token is bound to a key: it is sent as DPoP with a proof, not as Bearer";

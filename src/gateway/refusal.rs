@@ -15,12 +15,13 @@ use super::ports::{Ended, PortError};
 use super::seal::UnknownSession;
 use super::slots::Full;
 use crate::audit::{Outcome, RefusalStage};
-use crate::identity::dpop::DpopError;
+use crate::identity::possession::PossessionError;
 use crate::identity::{Fault as Blame, TokenError};
 use crate::mcp::batch;
 use crate::mcp::modern::Incomplete;
 use crate::mcp::{DecodeError, Fault, Id};
 use crate::policy::call::NoTarget;
+use crate::policy::connect::Ask;
 use crate::policy::{Call, Denial};
 use crate::types::{ApprovalId, CallId, ConnectionName};
 use crate::upstream::UpstreamError;
@@ -76,6 +77,8 @@ pub struct Refusal {
     pub place: Option<(usize, Option<String>)>,
     /// How a client of MCP's own OAuth learns where to log in, where that is on.
     pub challenge: Option<String>,
+    /// The nonce that the next proof must have.
+    pub nonce: Option<String>,
 }
 
 impl Refusal {
@@ -98,6 +101,7 @@ impl Refusal {
             retry_after: None,
             place: None,
             challenge: None,
+            nonce: None,
         }
     }
 
@@ -111,9 +115,9 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, rpc::UNAUTHENTICATED, code, stage, message)
     }
 
-    /// No token, or not in the form of RFC 9449.
+    /// No token, or not in the form of RFC 9449 or RFC 6750.
     pub fn no_token() -> Self {
-        Self::unauthenticated("token_missing", "a DPoP-bound grant token is needed")
+        Self::unauthenticated("token_missing", "a grant token bound to a key is needed")
             .hint("connect through `mcpx connect NAME`, which gets one")
     }
 
@@ -398,9 +402,13 @@ impl From<&TokenError> for Refusal {
     }
 }
 
-impl From<&DpopError> for Refusal {
-    fn from(error: &DpopError) -> Self {
-        Self::unauthenticated(error.code(), error.to_string())
+impl Refusal {
+    /// The request does not show what its token is bound to. A nonce goes along where it is all
+    /// that was missing.
+    pub fn possession(error: &PossessionError, nonce: Option<String>) -> Self {
+        let refusal = Self::unauthenticated(error.code(), error.to_string());
+        let nonce = nonce.filter(|_| refusal.code == "use_dpop_nonce");
+        Self { nonce, ..refusal }
     }
 }
 
@@ -447,6 +455,10 @@ impl From<&Denial> for Refusal {
         let mut refusal =
             Self::new(StatusCode::OK, rpc::DENIED, "policy_denied", stage, &denial.reason);
         refusal.rules.clone_from(&denial.rules);
+        if denial.is_scope() {
+            refusal.code = "grant_scope";
+            return refusal.hint("ask for another grant with `mcpx request NAME --tool TOOL`");
+        }
         refusal
     }
 }
@@ -504,7 +516,8 @@ impl Refusal {
             return Self::new(status, rpc, code, stage, error.to_string());
         }
         let hint = match error {
-            TokenError::Scheme(_) | TokenError::NotBound => "a token is sent as what it is",
+            TokenError::NotBound => "a token that is bound to no key is sent as Bearer",
+            TokenError::GroupsLeftOut { .. } => error.hint().unwrap_or_default(),
             TokenError::WrongAudience { .. } => {
                 "ask for the token with `resource` set to that URL, as MCP's authorization says"
             }
@@ -528,6 +541,24 @@ impl Refusal {
         refusal.status = StatusCode::FORBIDDEN;
         refusal.stage = RefusalStage::Authenticate;
         refusal.hint("ask whoever keeps the policies to let one of your groups in")
+    }
+
+    /// Policy lets the subject of an access token use the connection once somebody says yes, and a
+    /// client that comes so cannot wait for it.
+    pub fn connect_needs_yes(connection: &ConnectionName, ask: &Ask) -> Self {
+        let message = format!(
+            "a grant for {connection} needs approval by somebody of {}, which is not given to a \
+             client that logs in by itself",
+            ask.groups.join(" or ")
+        );
+        let stage = RefusalStage::Authenticate;
+        let mut refusal =
+            Self::new(StatusCode::FORBIDDEN, rpc::APPROVAL, "needs_approval", stage, message);
+        refusal.rules.clone_from(&ask.rules);
+        refusal.hint(format!(
+            "run `mcpx request {connection} --reason TEXT`, and go through `mcpx connect \
+             {connection}` once they agreed"
+        ))
     }
 }
 

@@ -15,9 +15,9 @@ use serde_json::{Map, Value};
 
 use super::dpop::Thumbprint;
 use super::error::TokenError;
-use super::jwks::KeyCache;
 use super::oidc::{
-    IssuerSettings, Issuers, LEEWAY, claims, find_claim, group_names, malformed, printable, split,
+    IssuerSettings, IssuerVerifier, Issuers, LEEWAY, claims, find_claim, group_names, malformed,
+    printable, split,
 };
 use crate::types::{Identity, sha256};
 
@@ -70,7 +70,7 @@ pub struct AccessClaims {
 
 /// Verifies access tokens. Whether the grant behind one was revoked is not its concern.
 pub struct AccessVerifier {
-    issuers: Vec<(IssuerSettings, KeyCache)>,
+    issuers: Vec<IssuerVerifier>,
     types: Vec<String>,
     life: i64,
     /// Tokens that were found good, by hash, with their audience and when that was; times are judged
@@ -89,7 +89,7 @@ impl AccessVerifier {
     pub fn new(issuers: &Issuers, rules: &AccessRules) -> Self {
         let trusted = issuers.iter().filter(|one| rules.issuers.contains(&one.settings().url));
         Self {
-            issuers: trusted.map(|one| (one.settings().clone(), one.keys().clone())).collect(),
+            issuers: trusted.cloned().collect(),
             types: rules.types.iter().map(|typ| bare(typ).to_owned()).collect(),
             life: rules.life,
             verified: Mutex::default(),
@@ -99,7 +99,8 @@ impl AccessVerifier {
     /// Whether a token says that it comes from one of the issuers. Unverified: only to choose the
     /// rule by which it is judged.
     pub fn names(&self, token: &str) -> bool {
-        named_issuer(token).is_some_and(|iss| self.issuers.iter().any(|(one, _)| one.url == iss))
+        named_issuer(token)
+            .is_some_and(|iss| self.issuers.iter().any(|one| one.settings().url == iss))
     }
 
     /// Verifies a token for one resource.
@@ -152,26 +153,32 @@ impl AccessVerifier {
         }
         let said = Said(claims(token)?);
         let iss = said.text("iss")?;
-        let issuer = self.issuers.iter().find(|(settings, _)| settings.url == iss);
-        let (settings, keys) = issuer.ok_or_else(|| TokenError::UnknownIssuer(iss.to_owned()))?;
+        let issuer = self.issuers.iter().find(|issuer| issuer.settings().url == iss);
+        let issuer = issuer.ok_or_else(|| TokenError::UnknownIssuer(iss.to_owned()))?;
+        let settings = issuer.settings();
         let algorithm = Algorithm::from_str(&header.alg)
             .ok()
             .filter(|algorithm| settings.algorithms.contains(algorithm))
             .ok_or(TokenError::Algorithm(header.alg))?;
-        let key = keys.key(header.kid.as_deref(), algorithm, now).await?;
+        let key = issuer.keys().key(header.kid.as_deref(), algorithm, now).await?;
         match jsonwebtoken::crypto::verify(signature, signed, &key, algorithm) {
             Ok(true) => {}
             Ok(false) | Err(_) => return Err(TokenError::Signature),
         }
         said.audience(audience)?;
-        let found = said.judge(hash, settings, self.life, bare(&typ).eq_ignore_ascii_case(TYP))?;
+        let mut found =
+            said.judge(hash, settings, self.life, bare(&typ).eq_ignore_ascii_case(TYP))?;
         if let Some(begins) = said.time("nbf")?.filter(|begins| *begins > now + LEEWAY) {
             return Err(TokenError::NotYetValid { ahead: begins - now });
         }
         if found.until <= now && said.time("exp")? > Some(now) {
             return Err(TokenError::Claim { name: "iat", fault: "is longer ago than is accepted" });
         }
-        still_good(&found, now).map(|()| found)
+        still_good(&found, now)?;
+        if let Some(groups) = issuer.left_out_groups(&said.0, now).await? {
+            found.identity.groups = groups;
+        }
+        Ok(found)
     }
 
     fn remember(&self, audience: &str, claims: &Arc<AccessClaims>, now: i64) {
@@ -244,7 +251,6 @@ impl Said {
             return Err(TokenError::Claim { name: "jti", fault: "is missing" });
         }
         let rest = &self.0;
-        self.refuse_overage(&settings.groups_claim)?;
         let groups = find_claim(rest, &settings.groups_claim);
         let groups = groups.map(group_names).transpose()?.unwrap_or_default();
         // An address that the issuer itself calls unverified may be anybody's.
@@ -368,18 +374,6 @@ impl Said {
             return Err(wrong("holds no thumbprint of a key"));
         }
         Ok(Some(jkt))
-    }
-
-    /// Entra leaves groups out that are too many for a token. To read that as "no groups" could turn
-    /// off a rule that forbids something to a group.
-    fn refuse_overage(&self, groups: &str) -> Result<(), TokenError> {
-        let elsewhere = self.0.get("_claim_names").and_then(|names| names.get(groups)).is_some();
-        if elsewhere || self.0.get("hasgroups") == Some(&Value::Bool(true)) {
-            let fault = "stands elsewhere, being too long for a token; let the issuer send only the \
-                         groups that are assigned to the application";
-            return Err(TokenError::Claim { name: "groups", fault });
-        }
-        Ok(())
     }
 }
 

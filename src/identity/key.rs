@@ -1,6 +1,7 @@
 //! A signing key (ES256) and the private file it lives in.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
@@ -27,6 +28,14 @@ pub enum KeyError {
         /// The file.
         path: String,
     },
+    /// The list of retired keys cannot be read.
+    #[error(
+        "{path} is no list of retired keys; move it away, and brokers ask for new grants by themselves"
+    )]
+    NotRing {
+        /// The file.
+        path: String,
+    },
     /// The file cannot be used.
     #[error(transparent)]
     File(#[from] PrivateFileError),
@@ -42,6 +51,7 @@ pub enum KeyError {
 #[derive(Clone)]
 pub struct SigningKey {
     private: EncodingKey,
+    pair: Arc<EcdsaKeyPair>,
     public: DecodingKey,
     jwk: Jwk,
     id: String,
@@ -70,7 +80,7 @@ impl SigningKey {
         Self::load(path)?.ok_or_else(|| KeyError::NotKey { path: path.display().to_string() })
     }
 
-    fn load(path: &Path) -> Result<Option<Self>, KeyError> {
+    pub(super) fn load(path: &Path) -> Result<Option<Self>, KeyError> {
         let Some(bytes) = private_file::read(path)?.map(Zeroizing::new) else {
             return Ok(None);
         };
@@ -80,7 +90,7 @@ impl SigningKey {
     }
 
     fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, KeyError> {
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
             .map_err(|_| KeyError::Unusable)?;
         let private = EncodingKey::from_ec_der(pkcs8);
         let mut jwk =
@@ -89,7 +99,7 @@ impl SigningKey {
         jwk.common.key_id = Some(id.clone());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
         let public = DecodingKey::from_jwk(&jwk).map_err(|_| KeyError::Unusable)?;
-        Ok(Self { private, public, jwk, id })
+        Ok(Self { private, pair: Arc::new(pair), public, jwk, id })
     }
 
     /// The key's id: the thumbprint of its public half.
@@ -105,6 +115,10 @@ impl SigningKey {
     /// The public half, to verify with.
     pub fn public(&self) -> &DecodingKey {
         &self.public
+    }
+
+    pub(super) fn pair(&self) -> &EcdsaKeyPair {
+        &self.pair
     }
 
     /// Signs claims under a header.

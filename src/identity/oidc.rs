@@ -5,6 +5,7 @@
 //! asymmetric ones can stand on that list.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,12 +15,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use self::lookup::GroupLookup;
 use super::error::TokenError;
 use super::jwks::KeyCache;
 use crate::types::Identity;
 
-pub use settings::{IssuerSettings, IssuerSettingsError};
+pub use lookup::GroupLookupSettings;
+pub use settings::{IssuerSettings, IssuerSettingsError, LoginKind, is_loopback_redirect};
 
+mod lookup;
 mod settings;
 
 /// How far clocks may differ, in seconds.
@@ -40,10 +44,12 @@ pub struct VerifiedIdentity {
     pub claims: Map<String, Value>,
 }
 
-/// Verifies one issuer's tokens.
+/// Verifies one issuer's tokens. A clone shares its keys.
+#[derive(Clone)]
 pub struct IssuerVerifier {
     settings: IssuerSettings,
     keys: KeyCache,
+    lookup: Option<Arc<GroupLookup>>,
 }
 
 impl IssuerVerifier {
@@ -57,7 +63,9 @@ impl IssuerVerifier {
     ) -> Result<Self, IssuerSettingsError> {
         settings.check()?;
         let keys = KeyCache::fetched(&settings.url, http);
-        Ok(Self { settings, keys })
+        let lookup = settings.group_lookup.as_ref();
+        let lookup = lookup.map(|lookup| GroupLookup::new(&settings.name, lookup)).transpose()?;
+        Ok(Self { settings, keys, lookup: lookup.map(Arc::new) })
     }
 
     /// A verifier with keys that are known already: the built-in issuer's.
@@ -69,7 +77,7 @@ impl IssuerVerifier {
         keys: impl IntoIterator<Item = &'a Jwk>,
     ) -> Result<Self, IssuerSettingsError> {
         settings.check()?;
-        Ok(Self { settings, keys: KeyCache::fixed(keys) })
+        Ok(Self { settings, keys: KeyCache::fixed(keys), lookup: None })
     }
 
     /// The issuer's keys.
@@ -109,7 +117,41 @@ impl IssuerVerifier {
             Ok(true) => {}
             Ok(false) | Err(_) => return Err(TokenError::Signature),
         }
-        self.judge(claims, now)
+        let verified = self.judge(claims, now)?;
+        self.with_all_groups(verified, now).await
+    }
+
+    async fn with_all_groups(
+        &self,
+        mut verified: VerifiedIdentity,
+        now: i64,
+    ) -> Result<VerifiedIdentity, TokenError> {
+        if let Some(groups) = self.left_out_groups(&verified.claims, now).await? {
+            verified.identity.groups = groups;
+        }
+        Ok(verified)
+    }
+
+    /// Groups that the issuer left out of a verified token are asked for, or their absence is an
+    /// error: to go on without them could turn off a rule that forbids something to a group. None
+    /// where it left none out.
+    pub(super) async fn left_out_groups(
+        &self,
+        claims: &Map<String, Value>,
+        now: i64,
+    ) -> Result<Option<Vec<String>>, TokenError> {
+        if !lookup::left_out(claims, &self.settings.groups_claim) {
+            return Ok(None);
+        }
+        let Some(lookup) = &self.lookup else {
+            return Err(TokenError::GroupsLeftOut { issuer: self.settings.url.clone() });
+        };
+        let found = lookup.groups(claims, now).await;
+        let found = found.map_err(|why| TokenError::GroupsUnavailable {
+            issuer: self.settings.url.clone(),
+            why,
+        })?;
+        group_names(&Value::from(found)).map(Some)
     }
 
     fn judge(&self, claims: Claims, now: i64) -> Result<VerifiedIdentity, TokenError> {
@@ -295,10 +337,17 @@ pub(super) fn check_times(
     Ok(())
 }
 
-/// A claim by its whole name first (namespaced names are URLs, full of dots), then as a path.
-pub(super) fn find_claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+/// A claim by its whole name first (namespaced names are URLs, full of dots), then as a JSON pointer
+/// (RFC 6901) if it begins like one, else as a path.
+pub fn find_claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);
+    }
+    if let Some(pointer) = name.strip_prefix('/') {
+        let (first, rest) = pointer.split_once('/').unzip();
+        let first = first.unwrap_or(pointer).replace("~1", "/").replace("~0", "~");
+        let claim = claims.get(&first)?;
+        return rest.map_or(Some(claim), |rest| claim.pointer(&format!("/{rest}")));
     }
     let (first, rest) = name.split_once('.')?;
     rest.split('.').try_fold(claims.get(first)?, |value, step| value.get(step))

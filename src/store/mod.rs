@@ -7,9 +7,11 @@ pub mod approvals;
 pub mod customers;
 pub mod grants;
 pub mod index;
+pub mod indexer;
 pub mod issuer;
 pub mod oauth;
 pub mod pins;
+pub mod requests;
 mod subjects;
 
 use std::path::Path;
@@ -113,6 +115,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
     (7, "oauth", include_str!("migrations/0007_oauth.sql")),
+    (8, "grants", include_str!("migrations/0008_grants.sql")),
+    (11, "log index", include_str!("migrations/0011_index.sql")),
 ];
 
 fn migrations() -> Vec<Migration> {

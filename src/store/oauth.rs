@@ -105,7 +105,8 @@ impl Store {
     /// Whether a revocation holds for a token that was issued and whose login was at these seconds
     /// since 1970. It does for every token from before it; and until the revoked grant would have
     /// ended for good, for every later one as well, unless somebody has logged in since: a client
-    /// refreshes its token by itself, and would undo the revocation.
+    /// refreshes its token by itself, and would undo the revocation. What ended on policy's word is
+    /// policy's to give again, to a later token.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -119,7 +120,7 @@ impl Store {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT count(*) AS revoked {OF} AND g.revoked_at IS NOT NULL
              AND (g.revoked_at >= $5 * 1000
-                  OR (g.ends_at > $7 AND ($6 IS NULL OR g.revoked_at >= $6 * 1000)))"
+                  OR (g.ended_by IS NULL AND g.ends_at > $7 AND ($6 IS NULL OR g.revoked_at >= $6 * 1000)))"
         ));
         let row = sqlx::query(sql)
             .bind(key.subject.as_str())

@@ -18,12 +18,16 @@
 mod approve;
 mod audit;
 mod baseline;
+mod bound;
+mod browser;
 mod children;
 mod clients;
 mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod faults;
+mod grants;
 mod hidden;
 mod hostile;
 mod keyring;
@@ -32,11 +36,14 @@ mod matrix;
 mod mediation;
 mod oauth;
 mod pairs;
+mod providers;
 mod refused;
 mod resume;
+mod revoked;
 mod scenarios;
 mod servers;
 mod serving;
+mod sharing;
 mod smuggle;
 mod strangers;
 mod streams;
@@ -51,6 +58,9 @@ fn main() -> ExitCode {
         ("demo", demo::STORIES),
         ("login", login::STORIES),
         ("keyring", keyring::STORIES),
+        ("providers", providers::STORIES),
+        ("browser", browser::STORIES),
+        ("sharing", sharing::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("children", children::STORIES),
@@ -62,7 +72,11 @@ fn main() -> ExitCode {
         ("scenarios", scenarios::STORIES),
         ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
+        ("grants", grants::STORIES),
+        ("revoked", revoked::STORIES),
         ("refused", refused::STORIES),
+        ("bound", bound::STORIES),
+        ("faults", faults::STORIES),
         ("hostile", hostile::STORIES),
         ("smuggle", smuggle::STORIES),
         ("strangers", strangers::STORIES),
@@ -70,6 +84,7 @@ fn main() -> ExitCode {
         ("oauth", oauth::STORIES),
         ("oauth-logins", oauth::logins::STORIES),
         ("oauth-faults", oauth::faults::STORIES),
+        ("oauth-beside", oauth::beside::STORIES),
         ("hidden", hidden::STORIES),
         ("crash", crash::STORIES),
         ("disk", disk::STORIES),

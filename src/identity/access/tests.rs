@@ -118,9 +118,9 @@ async fn other_issuers_types_and_words_where_they_are_configured() {
     let whole = verifier.verify(&issuer.sign(TYP, &entra), AUDIENCE, NOW).await.unwrap_err();
     assert_eq!(whole, TokenError::Claim { name: "jti", fault: "is missing" });
     let mut overage = entra;
-    overage["hasgroups"] = json!(true);
+    overage["_claim_names"] = json!({"realm.groups": "src1"});
     let refused = verifier.verify(&issuer.sign("JWT", &overage), AUDIENCE, NOW).await.unwrap_err();
-    assert_eq!(refused.code(), "token_claim");
+    assert_eq!(refused.code(), "groups_left_out");
 }
 
 #[tokio::test]

@@ -154,8 +154,9 @@ fn faults_of_claims(
     )?;
     add("groups of numbers".into(), &with("groups", json!([1])), "token_malformed", "a group is")?;
     add("groups: object".into(), &with("groups", json!({"a": 1})), "token_malformed", "neither")?;
-    let overage = with("_claim_names", json!({"groups": "src1"}));
-    add("groups elsewhere".into(), &overage, "token_claim", "stands elsewhere")?;
+    let mut overage = with("_claim_names", json!({"groups": "src1"}));
+    overage.as_object_mut().unwrap().remove("groups");
+    add("groups elsewhere".into(), &overage, "groups_left_out", "left this user's groups out")?;
     add("a list of scopes".into(), &with("scope", json!(["mcp"])), "token_claim", "scope is not")?;
     add("cnf is a text".into(), &with("cnf", json!("x")), "token_claim", "cnf is not an object")?;
     let certificate =
@@ -298,7 +299,7 @@ fn a_token_of_one_kind_is_not_taken_for_another(world: &World) -> anyhow::Result
     // A grant token of ours is bound to a key, and the key has to be proved.
     let id_token = idp.tokens("alice")?["id_token"].as_str().unwrap_or_default().to_owned();
     let grant = holder.token(&server, &id_token, &url)?;
-    refused("a grant token as Bearer", &bearer(&url, &grant, &body)?, "token_scheme");
+    refused("a grant token as Bearer", &bearer(&url, &grant, &body)?, "token_needs_proof");
     refused("an identity token as Bearer", &bearer(&url, &id_token, &body)?, "token_type");
 
     // An access token that is bound to nobody is Bearer, and nothing else.
@@ -308,7 +309,7 @@ fn a_token_of_one_kind_is_not_taken_for_another(world: &World) -> anyhow::Result
     // One that is bound to a key has to be proved, by that key, for this request, once.
     let bound = bound_to(claims(&idp, &url, "alice", &["eng"]), &holder)?;
     let bound = sign(&idp, &bound)?;
-    refused("a bound token as Bearer", &bearer(&url, &bound, &body)?, "token_scheme");
+    refused("a bound token as Bearer", &bearer(&url, &bound, &body)?, "token_needs_proof");
     let authorization = format!("DPoP {bound}");
     let only = [("authorization", &*authorization)];
     refused("a bound token without proof", &raw::post(&url, &only, &body)?, "dpop_malformed");
@@ -326,7 +327,7 @@ fn a_token_of_one_kind_is_not_taken_for_another(world: &World) -> anyhow::Result
     // Where it is off, an access token is nothing, and nobody is told of a place to get one.
     let elsewhere = sign(&idp, &claims(&idp, &other, "alice", &["eng"]))?;
     let answer = bearer(&other, &elsewhere, &body)?;
-    refused("a connection without", &answer, "token_missing");
+    refused("a connection without", &answer, "token_key_unknown");
     let challenges = answer.headers.get_all("www-authenticate");
     assert!(challenges.iter().all(|one| one.as_bytes().starts_with(b"DPoP ")), "{answer:?}");
     let refresh = idp.tokens("alice")?["access_token"].as_str().unwrap_or_default().to_owned();

@@ -167,7 +167,7 @@ fn the_typescript_sdk_2_logs_in_with_a_key_of_its_own(world: &World) -> anyhow::
     assert_eq!(tokens["type"], "DPoP", "the provider bound nothing: {tokens}");
     let stolen = tokens["newest"].as_str().unwrap_or_default();
     let answer = bearer(&url, stolen, &raw::call("note", &json!({"text": "stolen"})))?;
-    assert_eq!(answer.json()["error"]["data"]["mcpx"]["code"], "token_scheme", "{answer:?}");
+    assert_eq!(answer.json()["error"]["data"]["mcpx"]["code"], "token_needs_proof", "{answer:?}");
     let thief = crate::support::Raw::new()?;
     let answer = thief.post(&url, stolen, &raw::call("note", &json!({"text": "stolen"})))?;
     assert_eq!(answer.json()["error"]["data"]["mcpx"]["code"], "dpop_other_key", "{answer:?}");

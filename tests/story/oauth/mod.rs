@@ -13,6 +13,7 @@ use crate::support::relay::Relay;
 use crate::support::sse::Stream;
 use crate::support::{Person, Site, World, raw};
 
+pub mod beside;
 pub mod faults;
 pub mod logins;
 
@@ -66,7 +67,7 @@ fn the_metadata_says_where_to_log_in(world: &World) -> anyhow::Result<()> {
             "authorization_servers": [idp.url],
             "scopes_supported": ["mcp:ledger", "mcp"],
             "bearer_methods_supported": ["header"],
-            "dpop_signing_alg_values_supported": ["ES256"],
+            "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
         })
     );
     // There is one resource, so the root has something to say; it is the same.
@@ -98,18 +99,22 @@ fn switched_off_there_is_nothing_of_it(world: &World) -> anyhow::Result<()> {
         assert_eq!(get(&format!("{place}/mcp/ledger"))?.status, 404);
         let url = server.resource("ledger");
         let token = sign(&idp, &claims(&idp, &url, "alice", &["eng"]))?;
-        for headers in [vec![], vec![("authorization", format!("Bearer {token}"))]] {
-            let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
+        let bearer = format!("Bearer {token}");
+        // Sent, it is a grant token that nobody made.
+        let cases = [(vec![], "token_missing"), (vec![&bearer], "token_key_unknown")];
+        for (headers, expected) in cases {
+            let headers: Vec<_> =
+                headers.iter().map(|value| ("authorization", &***value)).collect();
             let answer = raw::post(&url, &headers, &raw::call("note", &json!({"text": "bad"})))?;
             assert_eq!(answer.status, 401, "{answer:?}");
             let challenges: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
-            let expected = "DPoP error=\"invalid_token\", \
-                            error_description=\"token_missing\", algs=\"ES256\"";
-            assert_eq!(challenges, [expected]);
-            let error = &answer.json()["error"];
-            let message = "a DPoP-bound grant token is needed (connect through `mcpx connect NAME`, \
-                           which gets one)";
-            assert_eq!(error["message"], message);
+            let challenge = format!(
+                "DPoP error=\"invalid_token\", error_description=\"{expected}\", \
+                 algs=\"EdDSA ES256\""
+            );
+            assert_eq!(challenges, [&challenge]);
+            let message = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+            assert!(message.contains("mcpx connect NAME"), "{message}");
         }
     }
     assert!(world.executed().is_empty());

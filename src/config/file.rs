@@ -11,6 +11,7 @@ use url::Url;
 use super::ConfigError;
 use super::connection::ConnectionTable;
 use super::oauth::OAuthTable;
+use super::secrets::{AwsTable, AzureTable, VaultTable};
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
 use crate::identity::fetch::is_loopback;
@@ -39,6 +40,9 @@ pub(super) struct File {
     pub(super) oauth: Option<Spanned<OAuthTable>>,
     #[serde(default)]
     pub(super) connection: Vec<Spanned<ConnectionTable>>,
+    pub(super) vault: Option<Spanned<VaultTable>>,
+    pub(super) aws: Option<Spanned<AwsTable>>,
+    pub(super) azure: Option<Spanned<AzureTable>>,
 }
 
 #[derive(Deserialize)]

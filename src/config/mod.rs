@@ -5,9 +5,11 @@
 //! as the settings types of the modules concerned.
 
 mod connection;
+mod credential;
 mod file;
 mod oauth;
 mod possession;
+mod secrets;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -173,7 +175,9 @@ impl Settings {
         let oauth = oauth::check(file.oauth, &issuers, &file.connection, &place)?;
         let lookups = issuers.iter().filter_map(|issuer| issuer.group_lookup.as_ref());
         secret.extend(lookups.map(|lookup| connection::real(&lookup.client_secret_file)));
-        let connections = connection::check(file.connection, base, &secret, &place)?;
+        let sources = secrets::Sources::new(base, &place, file.vault, file.aws, file.azure)?;
+        let known = issuers.len() + usize::from(file.local_issuer.is_some());
+        let connections = connection::check(file.connection, base, &secret, &sources, known)?;
         Ok(Self {
             file: path.to_owned(),
             hash: hex(&sha256(text.as_bytes())),

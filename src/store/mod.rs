@@ -4,6 +4,7 @@
 //! The audit log itself is not here: it is the folder that [`crate::audit`] owns.
 
 pub mod approvals;
+pub mod consents;
 pub mod customers;
 pub mod grants;
 pub mod index;
@@ -114,6 +115,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "issuer", include_str!("migrations/0002_issuer.sql")),
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
+    (6, "consents", include_str!("migrations/0006_consents.sql")),
     (7, "oauth", include_str!("migrations/0007_oauth.sql")),
     (8, "grants", include_str!("migrations/0008_grants.sql")),
     (11, "log index", include_str!("migrations/0011_index.sql")),

@@ -19,11 +19,13 @@ use crate::control::consents::ConsentDesk;
 use crate::control::grants::GrantBook;
 use crate::control::index::Index;
 use crate::control::issuer::{LocalIssuer, password};
+use crate::control::oauth::{AccessDesk, KnownTokens};
 use crate::control::pins::PinBoard;
 use crate::control::routes::{Readiness, router};
 use crate::control::session::ApiSessions;
 use crate::control::{ConnectionInfo, Control, keys as signing_keys, listen};
 use crate::gateway::Gateway;
+use crate::gateway::oauth::OAuth;
 use crate::gateway::seal::Seal;
 use crate::gateway::shelf::Shelf;
 use crate::gateway::slots::Slots;
@@ -138,6 +140,8 @@ struct Summary {
     /// How the child processes of a connection are kept, and what they are held to here.
     children: Vec<(String, String)>,
     issuers: Vec<String>,
+    /// Connections with MCP's own OAuth.
+    oauth: Vec<String>,
     policies: usize,
     policy_dir: String,
 }
@@ -166,6 +170,12 @@ impl Summary {
             connections: settings.connections.iter().map(|c| c.name.to_string()).collect(),
             children,
             issuers,
+            oauth: settings
+                .oauth
+                .iter()
+                .flat_map(|oauth| &oauth.connections)
+                .map(ToString::to_string)
+                .collect(),
             policies: settings.policies.len(),
             policy_dir: settings.policy_dir.display().to_string(),
         }
@@ -186,6 +196,9 @@ impl Summary {
             self.policy_dir,
             if self.policies == 0 { " (so every call is denied)" } else { "" },
         );
+        if !self.oauth.is_empty() {
+            text.push_str(&format!("\n  oauth        {}", list(&self.oauth)));
+        }
         for (name, how) in &self.children {
             text.push_str(&format!("\n  {name}: {how}"));
         }
@@ -197,6 +210,7 @@ impl Summary {
             "file": self.file,
             "listen": self.listen,
             "issuers": self.issuers,
+            "oauth": self.oauth,
             "connections": self.connections,
             "children": self.children.iter().cloned().collect::<BTreeMap<_, _>>(),
             "policies": self.policies,
@@ -445,7 +459,22 @@ impl Parts {
         let shelf = Shelf::new(streams.keeping, Arc::clone(&seal))
             .map_err(|error| failed("streams cannot be numbered", &error))?;
         let slots = Arc::new(Slots::new(streams.per_session, streams.total));
+        let oauth = settings.oauth.and_then(|oauth| {
+            let desk = AccessDesk {
+                store: store.clone(),
+                recorder: recorder.clone(),
+                masker: Arc::clone(&masker),
+                policies: Arc::clone(&policies),
+                grants: Arc::clone(&grants),
+                slots: Arc::clone(&slots),
+                clock: Arc::clone(&clock),
+                grant_max: settings.control.grant_max,
+                known: KnownTokens::default(),
+            };
+            OAuth::new(&oauth, &issuers, &public_url, Arc::new(desk))
+        });
         let gateway = Gateway {
+            oauth,
             public_url: public_url.clone(),
             connections: upstreams,
             policies: Arc::clone(&policies),

@@ -46,6 +46,15 @@ pub(super) struct ConnectionTable {
     #[serde(default)]
     write: Vec<Spanned<PathBuf>>,
     network: Option<Spanned<bool>>,
+    oauth: Option<Spanned<bool>>,
+}
+
+impl ConnectionTable {
+    /// Its name, and where it says so, if MCP's own OAuth is on for it.
+    pub(super) fn oauth(&self) -> Option<(ConnectionName, usize)> {
+        let on = self.oauth.as_ref().filter(|on| *on.get_ref());
+        on.map(|on| (self.name.get_ref().clone(), on.span().start))
+    }
 }
 
 /// When a child that died is started again.

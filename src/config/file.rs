@@ -10,6 +10,7 @@ use url::Url;
 
 use super::ConfigError;
 use super::connection::ConnectionTable;
+use super::oauth::OAuthTable;
 use super::secrets::{AwsTable, AzureTable, VaultTable};
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
@@ -36,6 +37,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) streams: Streams,
+    pub(super) oauth: Option<Spanned<OAuthTable>>,
     #[serde(default)]
     pub(super) connection: Vec<Spanned<ConnectionTable>>,
     pub(super) vault: Option<Spanned<VaultTable>>,

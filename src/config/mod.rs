@@ -7,6 +7,7 @@
 mod connection;
 mod credential;
 mod file;
+mod oauth;
 mod possession;
 mod secrets;
 
@@ -94,6 +95,8 @@ pub struct Settings {
     pub approval_expire: Duration,
     /// The data path.
     pub gateway: gateway::Settings,
+    /// MCP's own OAuth, if it is on.
+    pub oauth: Option<gateway::oauth::Settings>,
     /// How long a request's head may be on its way.
     pub head_timeout: Duration,
     /// Bounds on upstreams.
@@ -169,6 +172,7 @@ impl Settings {
         let mut secret = vec![connection::real(&in_base(&file.server.data_dir))];
         secret.push(connection::real(path));
         secret.extend(tls.as_ref().map(|tls| connection::real(&tls.key)));
+        let oauth = oauth::check(file.oauth, &issuers, &file.connection, &place)?;
         let lookups = issuers.iter().filter_map(|issuer| issuer.group_lookup.as_ref());
         secret.extend(lookups.map(|lookup| connection::real(&lookup.client_secret_file)));
         let sources = secrets::Sources::new(base, &place, file.vault, file.aws, file.azure)?;
@@ -213,6 +217,7 @@ impl Settings {
                     },
                 },
             },
+            oauth,
             head_timeout: file.limits.head_timeout.0,
             upstream: bounds,
             connections,

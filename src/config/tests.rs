@@ -265,3 +265,34 @@ fn no_sandbox_opens_what_is_the_servers_own() {
     let url = "[[connection]]\nname = \"a\"\nurl = \"https://x.example\"\nsandbox = \"try\"";
     assert!(complaint(&format!("{MINIMAL}{url}\n")).2.contains("with a command"));
 }
+
+#[test]
+fn oauth_is_off_until_the_server_and_a_connection_say_so() {
+    let connection = "[[connection]]\nname = \"crm\"\nurl = \"https://x.example/mcp\"\n";
+    assert!(load(&format!("{MINIMAL}{connection}")).unwrap().oauth.is_none());
+    let none = load(&format!("{MINIMAL}[oauth]\n{connection}")).unwrap().oauth.unwrap();
+    assert!(none.connections.is_empty());
+    let on =
+        format!("{MINIMAL}[oauth]\nscopes = [\"mcp:{{connection}}\"]\n{connection}oauth = true\n");
+    let on = load(&on).unwrap().oauth.unwrap();
+    assert_eq!(on.rules.issuers, ["https://login.example.com"]);
+    assert_eq!((&*on.rules.types, on.rules.life), (&["at+jwt".to_owned()][..], 3600));
+    assert_eq!(on.connections.iter().map(ToString::to_string).collect::<Vec<_>>(), ["crm"]);
+
+    let (line, _, what) = complaint(&format!("{MINIMAL}{connection}oauth = true\n"));
+    assert!(line == 10 && what.contains("[oauth]"), "{line}: {what}");
+    for (lines, word) in [
+        ("issuers = [\"other\"]", "no [[issuer]] named \"other\""),
+        ("issuers = []", "needs an [[issuer]]"),
+        ("token_types = []", "token_types"),
+        ("scopes = [\"a b\"]", "no name of a scope"),
+        ("scopes = [\"\"]", "no name of a scope"),
+        ("optional_scopes = [\"a\\\"b\"]", "no name of a scope"),
+        ("scopes = [\"mcp:{name}\"]", "{connection}"),
+        ("token_life = \"0s\"", "longer than nothing"),
+        ("audience = \"x\"", "unknown field"),
+    ] {
+        let (_, _, what) = complaint(&format!("{MINIMAL}[oauth]\n{lines}\n{connection}"));
+        assert!(what.contains(word), "{lines}: {what}");
+    }
+}

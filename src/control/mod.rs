@@ -10,6 +10,7 @@
 //! | [`api`] | the API that the command line uses |
 //! | [`index`] | following the audit log into the database |
 //! | [`issuer`] | the built-in OpenID provider for teams without one |
+//! | [`oauth`] | MCP's own OAuth: access token → grant, and where clients find the issuer |
 //! | [`requests`] | asking for a grant that a person must agree to, and what a yes is good for |
 //! | [`revoke`] | ending grants, and measuring until nothing runs under them |
 //! | [`page`] | what pages for people look like; the one on which a call waits |
@@ -33,6 +34,7 @@ pub mod index;
 pub mod issuer;
 pub mod keys;
 pub mod listen;
+pub mod oauth;
 mod page;
 pub mod pins;
 pub mod requests;

@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use super::Control;
 use super::error::ApiError;
+use super::grants::GrantBook;
 use crate::audit::{Entry, Record, Recorder};
 use crate::gateway::slots::Slots;
+use crate::store::StoreError;
 use crate::store::grants::{GrantRow, Which};
-use crate::types::{ConnectionName, GrantId, SessionId, Subject};
+use crate::types::{ConnectionName, GrantId, SessionId, Subject, SubjectId, Timestamp};
 
 /// Which grants are to be revoked: exactly one of the first four says so.
 #[derive(Deserialize)]
@@ -137,19 +140,34 @@ impl Control {
         by: Result<&Subject, &str>,
         since: Instant,
     ) -> Result<Vec<Cut>, ApiError> {
-        let open: Vec<_> = grants
-            .iter()
-            .map(|grant| (grant.id.clone(), grant.session.clone(), self.slots.open(&grant.session)))
-            .collect();
-        let ids: Vec<_> = grants.iter().map(|grant| &grant.id).collect();
-        self.grants.end(&ids, by.map(|by| &by.id), self.clock.now()).await?;
-        let (slots, recorder) = (Arc::clone(&self.slots), self.recorder.clone());
-        let measuring = tokio::spawn(async move {
-            let each = open.into_iter().map(|open| measure(&slots, &recorder, open, since));
-            futures_util::future::join_all(each).await
-        });
-        measuring.await.map_err(|error| ApiError::internal(&error))
+        let by = by.map(|by| &by.id);
+        let since = (since, self.clock.now());
+        let measured = cut(&self.grants, &self.slots, &self.recorder, grants, by, since).await?;
+        measured.await.map_err(|error| ApiError::internal(&error))
     }
+}
+
+/// Ends grants that are on record as ended; what is given is done once nothing runs under them, and
+/// that is on record.
+pub(super) async fn cut(
+    book: &GrantBook,
+    slots: &Arc<Slots>,
+    recorder: &Recorder,
+    grants: &[GrantRow],
+    by: Result<&SubjectId, &str>,
+    (since, now): (Instant, Timestamp),
+) -> Result<JoinHandle<Vec<Cut>>, StoreError> {
+    let open: Vec<_> = grants
+        .iter()
+        .map(|grant| (grant.id.clone(), grant.session.clone(), slots.open(&grant.session)))
+        .collect();
+    let ids: Vec<_> = grants.iter().map(|grant| &grant.id).collect();
+    book.end(&ids, by, now).await?;
+    let (slots, recorder) = (Arc::clone(slots), recorder.clone());
+    Ok(tokio::spawn(async move {
+        let each = open.into_iter().map(|open| measure(&slots, &recorder, open, since));
+        futures_util::future::join_all(each).await
+    }))
 }
 
 async fn measure(

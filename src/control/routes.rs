@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::issuer::LocalIssuer;
-use super::{Control, api, exchange, page};
+use super::{Control, api, exchange, oauth, page};
 use crate::gateway::Gateway;
 
 /// Whether the server takes new work: false while it drains.
@@ -42,6 +42,7 @@ pub fn router(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state((readiness, Arc::clone(&control)));
+    let metadata = oauth::router(Arc::clone(&gateway));
     let mcp = Router::new().route("/mcp/{connection}", any(call)).with_state(gateway);
     let mut router = Router::new()
         .route("/.well-known/mcpx", get(describe))
@@ -51,7 +52,8 @@ pub fn router(
         .merge(api::router())
         .with_state(control)
         .merge(health)
-        .merge(mcp);
+        .merge(mcp)
+        .merge(metadata);
     if let Some(issuer) = issuer {
         router = router.nest("/issuer", issuer.router());
     }

@@ -23,7 +23,7 @@ use crate::identity::certificate::PeerCertificate;
 use crate::identity::possession::{Presented, Shown};
 use crate::mcp::{Era, headers};
 use crate::policy::{Act, Direction, Transport, Way};
-use crate::types::SubjectId;
+use crate::types::{SubjectId, Timestamp};
 use crate::upstream::{Route, Upstream};
 
 /// An authenticated caller of one connection.
@@ -108,7 +108,10 @@ impl Gateway {
         match self.caller(connection, head, &mut known).await {
             Ok(caller) => Ok(caller),
             Err(refusal) => Err(Refused {
-                refusal,
+                refusal: match &self.oauth {
+                    Some(oauth) => oauth.challenge(connection, refusal),
+                    None => refusal,
+                },
                 id: None,
                 subject: known.subject,
                 connection: known.connection,
@@ -142,12 +145,6 @@ impl Gateway {
         let now = self.clock.now();
 
         let presented = Presented::of(&head.headers).ok_or_else(Refusal::no_token)?;
-        let now_seconds = now.as_second();
-        let claims = self
-            .verifier
-            .verify(presented.token(), &url, now_seconds)
-            .map_err(|error| Refusal::from(&error))?;
-        known.subject = Some(claims.sub.clone());
         let shown = Shown {
             headers: &head.headers,
             method: head.method.as_str(),
@@ -155,6 +152,26 @@ impl Gateway {
             source: known.source,
             certificate: head.extensions.get::<PeerCertificate>(),
         };
+        if let Some(oauth) = &self.oauth
+            && oauth.takes(&name, presented, &self.public_url)
+            && let Some(upstream) = self.connections.get(&name)
+        {
+            known.connection = Some(name.clone());
+            let grant = self.access_grant(oauth, presented, &name, &shown).await;
+            let grant = grant.map_err(|no| {
+                known.subject = no.subject;
+                no.refusal
+            })?;
+            known.subject = Some(grant.subject.id.clone());
+            return self.enter(grant, upstream, head, known, now);
+        }
+
+        let now_seconds = now.as_second();
+        let claims = self
+            .verifier
+            .verify(presented.token(), &url, now_seconds)
+            .map_err(|error| Refusal::from(&error))?;
+        known.subject = Some(claims.sub.clone());
         self.possession
             .check(&shown, presented, &claims.cnf, now_seconds)
             .map_err(|error| Refusal::possession(&error, self.possession.nonce(now_seconds)))?;
@@ -168,6 +185,18 @@ impl Gateway {
         let grant = grant
             .filter(|grant| grant.connection == name && grant.subject.id == claims.sub)
             .ok_or_else(Refusal::unknown_grant)?;
+        self.enter(grant, upstream, head, known, now)
+    }
+
+    /// What is left to look at once it is known whose grant it is.
+    fn enter(
+        &self,
+        grant: LiveGrant,
+        upstream: &Arc<Upstream>,
+        head: &Parts,
+        known: &mut Known,
+        now: Timestamp,
+    ) -> Result<Caller, Refusal> {
         known.session = Some(grant.session.clone());
         if let Some(ended) = grant.has_ended(now) {
             return Err(Refusal::ended(ended));

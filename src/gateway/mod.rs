@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`authenticate`] | a live grant, and proof of its key |
 //! | [`decode`] | one strict message, or one of the two acts without one |
+//! | [`oauth`] | MCP's own OAuth: access tokens of an identity provider |
 //! | [`batch`] | a 2025-03-26 batch: each of its messages on its own way |
 //! | [`hold`] | waiting for a person |
 //! | [`rounds`] | the same without anything held, in the modern era |
@@ -47,6 +48,7 @@ mod kept;
 mod lasting;
 mod line;
 mod lists;
+pub mod oauth;
 pub mod pins;
 pub mod ports;
 mod pump;
@@ -136,6 +138,8 @@ pub struct Gateway {
     pub verifier: Arc<GrantVerifier>,
     /// Judges whether a request shows what its token is bound to.
     pub possession: Possession,
+    /// MCP's own OAuth, for the connections where it is on.
+    pub oauth: Option<oauth::OAuth>,
     /// Seals legacy session ids and event ids.
     pub seal: Arc<Seal>,
     /// Streams that clients may take up again.

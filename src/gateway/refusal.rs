@@ -15,12 +15,13 @@ use super::ports::{Ended, PortError};
 use super::seal::UnknownSession;
 use super::slots::Full;
 use crate::audit::{Outcome, RefusalStage};
-use crate::identity::TokenError;
 use crate::identity::possession::PossessionError;
+use crate::identity::{Fault as Blame, TokenError};
 use crate::mcp::batch;
 use crate::mcp::modern::Incomplete;
 use crate::mcp::{DecodeError, Fault, Id};
 use crate::policy::call::NoTarget;
+use crate::policy::connect::Ask;
 use crate::policy::{Call, Denial};
 use crate::types::{ApprovalId, CallId, ConnectionName};
 use crate::upstream::UpstreamError;
@@ -74,6 +75,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// Where in a message the fault is: the byte, and a JSON pointer.
     pub place: Option<(usize, Option<String>)>,
+    /// How a client of MCP's own OAuth learns where to log in, where that is on.
+    pub challenge: Option<String>,
     /// The nonce that the next proof must have.
     pub nonce: Option<String>,
 }
@@ -97,6 +100,7 @@ impl Refusal {
             approval: None,
             retry_after: None,
             place: None,
+            challenge: None,
             nonce: None,
         }
     }
@@ -502,6 +506,62 @@ impl From<&PortError> for Refusal {
         // What went wrong inside stays inside.
         tracing::error!(%error, "the control server failed the data path");
         Self::failed_closed("control_unavailable", "the control server cannot decide now")
+    }
+}
+
+impl Refusal {
+    /// An access token of an identity provider that is not accepted.
+    pub fn access_token(error: &TokenError) -> Self {
+        if error.fault() == Blame::Issuer {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let stage = RefusalStage::Authenticate;
+            let (rpc, code) = (rpc::UNAUTHENTICATED, error.code());
+            return Self::new(status, rpc, code, stage, error.to_string());
+        }
+        let hint = match error {
+            TokenError::NotBound => "a token that is bound to no key is sent as Bearer",
+            TokenError::GroupsLeftOut { .. } => error.hint().unwrap_or_default(),
+            TokenError::WrongAudience { .. } => {
+                "ask for the token with `resource` set to that URL, as MCP's authorization says"
+            }
+            _ => "get another token at the identity provider",
+        };
+        Self::unauthenticated(error.code(), error.to_string()).hint(hint)
+    }
+
+    /// A good token that lacks a scope that is demanded of every token.
+    pub fn insufficient_scope(needed: &[String]) -> Self {
+        let message = format!("the token has not all of the scopes {}", needed.join(" "));
+        let (status, stage) = (StatusCode::FORBIDDEN, RefusalStage::Authenticate);
+        Self::new(status, rpc::UNAUTHENTICATED, "insufficient_scope", stage, message)
+            .hint("ask for a token with these scopes")
+    }
+
+    /// Policy does not let the subject of an access token use the connection at all. No scope would
+    /// change that.
+    pub fn may_not_connect(denial: &Denial) -> Self {
+        let mut refusal = Self::from(denial);
+        refusal.status = StatusCode::FORBIDDEN;
+        refusal.stage = RefusalStage::Authenticate;
+        refusal.hint("ask whoever keeps the policies to let one of your groups in")
+    }
+
+    /// Policy lets the subject of an access token use the connection once somebody says yes, and a
+    /// client that comes so cannot wait for it.
+    pub fn connect_needs_yes(connection: &ConnectionName, ask: &Ask) -> Self {
+        let message = format!(
+            "a grant for {connection} needs approval by somebody of {}, which is not given to a \
+             client that logs in by itself",
+            ask.groups.join(" or ")
+        );
+        let stage = RefusalStage::Authenticate;
+        let mut refusal =
+            Self::new(StatusCode::FORBIDDEN, rpc::APPROVAL, "needs_approval", stage, message);
+        refusal.rules.clone_from(&ask.rules);
+        refusal.hint(format!(
+            "run `mcpx request {connection} --reason TEXT`, and go through `mcpx connect \
+             {connection}` once they agreed"
+        ))
     }
 }
 

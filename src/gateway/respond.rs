@@ -189,6 +189,10 @@ pub fn write(reply: Reply) -> Response<Body> {
             let Refused { refusal, id, .. } = refused.get();
             // A refusal quotes keys and places of a message, never its values, and is masked.
             let mut response = json(refusal.status, refusal.to_message(id.as_ref(), None));
+            // First, as clients of MCP's own OAuth read the first challenge only.
+            if let Some(Ok(challenge)) = refusal.challenge.as_deref().map(HeaderValue::from_str) {
+                response.headers_mut().append(WWW_AUTHENTICATE, challenge);
+            }
             if refusal.status == StatusCode::UNAUTHORIZED {
                 let error =
                     if refusal.nonce.is_some() { "use_dpop_nonce" } else { "invalid_token" };
@@ -197,7 +201,7 @@ pub fn write(reply: Reply) -> Response<Body> {
                     refusal.code
                 );
                 if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-                    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                    response.headers_mut().append(WWW_AUTHENTICATE, challenge);
                 }
             }
             if let Some(nonce) =

@@ -88,6 +88,14 @@ pub enum TokenError {
         /// What is wrong with it.
         why: String,
     },
+    /// A claim is missing or is not what it has to be.
+    #[error("the token's claim {name} {fault}")]
+    Claim {
+        /// The claim.
+        name: &'static str,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
 }
 
 impl TokenError {
@@ -108,6 +116,7 @@ impl TokenError {
             Self::GroupsUnavailable { .. } => "groups_unavailable",
             Self::IssuerUnreachable { .. } => "issuer_unreachable",
             Self::IssuerUnusable { .. } => "issuer_unusable",
+            Self::Claim { .. } => "token_claim",
         }
     }
 

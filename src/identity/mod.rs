@@ -3,6 +3,7 @@
 //! | file | owns | specification |
 //! |---|---|---|
 //! | [`oidc`] | verifying an issuer's identity tokens on the server side | OpenID Connect Core 1.0 |
+//! | [`access`] | access tokens of an organisation's own authorization server | RFC 9068, RFC 8707 |
 //! | [`jwks`] | an issuer's published keys, cached | RFC 7517 |
 //! | [`dpop`] | proofs that the caller holds a key, and their single use | RFC 9449 |
 //! | [`grant`] | grant tokens: signing and verifying | RFC 9068, RFC 7800 |
@@ -15,6 +16,7 @@
 //!
 //! Nothing here decides what a subject may do, and nothing here talks to an MCP server.
 
+pub mod access;
 pub mod certificate;
 pub mod dpop;
 mod error;

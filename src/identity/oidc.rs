@@ -5,6 +5,7 @@
 //! asymmetric ones can stand on that list.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -43,11 +44,12 @@ pub struct VerifiedIdentity {
     pub claims: Map<String, Value>,
 }
 
-/// Verifies one issuer's tokens.
+/// Verifies one issuer's tokens. A clone shares its keys.
+#[derive(Clone)]
 pub struct IssuerVerifier {
     settings: IssuerSettings,
     keys: KeyCache,
-    lookup: Option<GroupLookup>,
+    lookup: Option<Arc<GroupLookup>>,
 }
 
 impl IssuerVerifier {
@@ -63,7 +65,7 @@ impl IssuerVerifier {
         let keys = KeyCache::fetched(&settings.url, http);
         let lookup = settings.group_lookup.as_ref();
         let lookup = lookup.map(|lookup| GroupLookup::new(&settings.name, lookup)).transpose()?;
-        Ok(Self { settings, keys, lookup })
+        Ok(Self { settings, keys, lookup: lookup.map(Arc::new) })
     }
 
     /// A verifier with keys that are known already: the built-in issuer's.
@@ -76,6 +78,11 @@ impl IssuerVerifier {
     ) -> Result<Self, IssuerSettingsError> {
         settings.check()?;
         Ok(Self { settings, keys: KeyCache::fixed(keys), lookup: None })
+    }
+
+    /// The issuer's keys.
+    pub(super) fn keys(&self) -> &KeyCache {
+        &self.keys
     }
 
     /// What this verifier was made with.
@@ -114,26 +121,37 @@ impl IssuerVerifier {
         self.with_all_groups(verified, now).await
     }
 
-    /// Groups that the issuer left out of the token are asked for, or their absence is an error: to
-    /// go on without them could turn off a rule that forbids something to a group.
     async fn with_all_groups(
         &self,
         mut verified: VerifiedIdentity,
         now: i64,
     ) -> Result<VerifiedIdentity, TokenError> {
-        if !lookup::left_out(&verified.claims, &self.settings.groups_claim) {
-            return Ok(verified);
+        if let Some(groups) = self.left_out_groups(&verified.claims, now).await? {
+            verified.identity.groups = groups;
+        }
+        Ok(verified)
+    }
+
+    /// Groups that the issuer left out of a verified token are asked for, or their absence is an
+    /// error: to go on without them could turn off a rule that forbids something to a group. None
+    /// where it left none out.
+    pub(super) async fn left_out_groups(
+        &self,
+        claims: &Map<String, Value>,
+        now: i64,
+    ) -> Result<Option<Vec<String>>, TokenError> {
+        if !lookup::left_out(claims, &self.settings.groups_claim) {
+            return Ok(None);
         }
         let Some(lookup) = &self.lookup else {
             return Err(TokenError::GroupsLeftOut { issuer: self.settings.url.clone() });
         };
-        let found = lookup.groups(&verified.claims, now).await;
+        let found = lookup.groups(claims, now).await;
         let found = found.map_err(|why| TokenError::GroupsUnavailable {
             issuer: self.settings.url.clone(),
             why,
         })?;
-        verified.identity.groups = group_names(&Value::from(found))?;
-        Ok(verified)
+        group_names(&Value::from(found)).map(Some)
     }
 
     fn judge(&self, claims: Claims, now: i64) -> Result<VerifiedIdentity, TokenError> {
@@ -337,7 +355,7 @@ pub fn find_claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a 
 
 /// An array of strings, or one string with commas. Any other shape is refused: to read it as "no
 /// groups" could turn off a rule that forbids something to a group.
-fn group_names(value: &Value) -> Result<Vec<String>, TokenError> {
+pub(super) fn group_names(value: &Value) -> Result<Vec<String>, TokenError> {
     let mut groups: Vec<String> = match value {
         Value::Null => Vec::new(),
         Value::String(text) => text.split(',').map(|group| group.trim().to_owned()).collect(),
@@ -357,7 +375,7 @@ fn group_names(value: &Value) -> Result<Vec<String>, TokenError> {
     Ok(groups)
 }
 
-fn printable(text: &str) -> bool {
+pub(super) fn printable(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 

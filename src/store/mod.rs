@@ -10,6 +10,7 @@ pub mod grants;
 pub mod index;
 pub mod indexer;
 pub mod issuer;
+pub mod oauth;
 pub mod pins;
 pub mod requests;
 mod subjects;
@@ -115,6 +116,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
     (6, "consents", include_str!("migrations/0006_consents.sql")),
+    (7, "oauth", include_str!("migrations/0007_oauth.sql")),
     (8, "grants", include_str!("migrations/0008_grants.sql")),
     (11, "log index", include_str!("migrations/0011_index.sql")),
 ];

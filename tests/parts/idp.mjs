@@ -16,11 +16,13 @@
 //   POST   /__test/sign                 signs the JSON claims in the body with the current key
 //   DELETE /__test/accounts/NAME        this person has left
 //   GET    /__test/stats                {"token", "refreshed", "revoked"} counts so far
+// and those of idp_oauth.mjs, which makes it an authorization server for unknown MCP clients.
 
 import http from 'node:http';
 import { exportJWK, generateKeyPair, importJWK, SignJWT } from 'jose';
 import Provider from 'oidc-provider';
 import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js';
+import * as oauth from './idp_oauth.mjs';
 
 const accounts = new Map([
   ['alice', ['eng', 'mcp-admins']],
@@ -43,7 +45,9 @@ async function addKey() {
 // Remembers what has expired for an hour more, to answer expired_token and not invalid_grant.
 const adapter = createMemoryAdapter(3600);
 function provider(issuer) {
+  const { features, ...mcp } = oauth.configuration(accounts);
   const made = new Provider(issuer, {
+    ...mcp,
     adapter,
     jwks: { keys },
     cookies: { keys: ['test cookies'] },
@@ -56,10 +60,10 @@ function provider(issuer) {
       redirect_uris: ['http://127.0.0.1/callback'],
       id_token_signed_response_alg: 'ES256',
     }],
-    scopes: ['openid', 'offline_access', 'email', 'groups'],
+    scopes: ['openid', 'offline_access', 'email', 'groups', ...oauth.scopes],
     claims: { openid: ['sub'], email: ['email', 'email_verified'], groups: ['groups'] },
     conformIdTokenClaims: false,
-    features: { deviceFlow: { enabled: true }, devInteractions: { enabled: true } },
+    features: { ...features, deviceFlow: { enabled: true }, devInteractions: { enabled: true } },
     findAccount: async (_ctx, sub) => accounts.has(sub) ? {
       accountId: sub,
       claims: async () => ({
@@ -69,7 +73,7 @@ function provider(issuer) {
     issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
     rotateRefreshToken: true,
     ttl: {
-      AccessToken: 3600,
+      AccessToken: (_ctx, token) => token.resourceServer?.accessTokenTTL ?? 3600,
       DeviceCode: () => settings['device-seconds'],
       IdToken: () => settings['id-seconds'],
       RefreshToken: 14 * 24 * 3600,
@@ -106,9 +110,12 @@ async function administer(req, url, body) {
       const jwt = new SignJWT(JSON.parse(body)).setProtectedHeader({ alg: 'ES256', kid: keys[0].kid });
       return { token: await jwt.sign(await importJWK(keys[0], 'ES256')) };
     }
-    default:
-      if (req.method !== 'POST' || !(what in settings)) return undefined;
-      settings[what] = Number(name);
+    case 'POST sign-as': return { token: await oauth.signAs(JSON.parse(body), keys[0]) };
+    default: {
+      const known = [settings, oauth.settings].find((some) => what in some);
+      if (req.method !== 'POST' || !known) return undefined;
+      known[what] = Number(name);
+    }
   }
   return { accounts: Object.fromEntries(accounts), settings };
 }

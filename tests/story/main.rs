@@ -35,6 +35,7 @@ mod keyring;
 mod login;
 mod matrix;
 mod mediation;
+mod oauth;
 mod pairs;
 mod providers;
 mod refused;
@@ -81,6 +82,10 @@ fn main() -> ExitCode {
         ("smuggle", smuggle::STORIES),
         ("strangers", strangers::STORIES),
         ("mediation", mediation::STORIES),
+        ("oauth", oauth::STORIES),
+        ("oauth-logins", oauth::logins::STORIES),
+        ("oauth-faults", oauth::faults::STORIES),
+        ("oauth-beside", oauth::beside::STORIES),
         ("hidden", hidden::STORIES),
         ("crash", crash::STORIES),
         ("credentials", credentials::STORIES),

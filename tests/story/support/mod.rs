@@ -7,6 +7,7 @@ pub mod debian;
 pub mod http;
 pub mod idp;
 pub mod mutual;
+pub mod oauth;
 pub mod parts;
 pub mod person;
 pub mod proc;

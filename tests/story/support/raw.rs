@@ -35,6 +35,14 @@ impl Raw {
         Ok(Self { key, jwk })
     }
 
+    /// The key's thumbprint (RFC 7638), as a token's `cnf.jkt` names it.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn thumbprint(&self) -> anyhow::Result<String> {
+        Ok(self.jwk.thumbprint(jsonwebtoken::jwk::ThumbprintHash::SHA256)?)
+    }
+
     /// A proof for a request; `change` spoils its claims.
     ///
     /// # Errors

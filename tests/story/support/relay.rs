@@ -26,7 +26,8 @@ pub struct Relay {
 }
 
 struct Target {
-    raw: Raw,
+    /// Without a key the token is sent as Bearer.
+    raw: Option<Raw>,
     token: String,
     url: String,
     /// How a browser would name this relay, and how it would name the gateway.
@@ -50,6 +51,23 @@ impl Relay {
     /// No port is free.
     pub fn start_cutting(
         raw: Raw,
+        token: String,
+        url: String,
+        cuts: Arc<AtomicUsize>,
+    ) -> anyhow::Result<Self> {
+        Self::listening(Some(raw), token, url, cuts)
+    }
+
+    /// A relay that adds a token that is bound to no key.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn bearer(token: String, url: String) -> anyhow::Result<Self> {
+        Self::listening(None, token, url, Arc::default())
+    }
+
+    fn listening(
+        raw: Option<Raw>,
         token: String,
         url: String,
         cuts: Arc<AtomicUsize>,
@@ -80,10 +98,14 @@ async fn pass(State(target): State<Arc<Target>>, request: Request) -> Response {
 impl Target {
     async fn pass(&self, request: Request) -> anyhow::Result<Response> {
         let (mut head, body) = request.into_parts();
-        let proof = self.raw.proof(head.method.as_str(), &self.url, Some(&self.token), |_| ())?;
-        let authorization = format!("DPoP {}", self.token);
+        let mut scheme = "Bearer";
+        if let Some(raw) = &self.raw {
+            let proof = raw.proof(head.method.as_str(), &self.url, Some(&self.token), |_| ())?;
+            head.headers.insert("dpop", HeaderValue::from_str(&proof)?);
+            scheme = "DPoP";
+        }
+        let authorization = format!("{scheme} {}", self.token);
         head.headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&authorization)?);
-        head.headers.insert("dpop", HeaderValue::from_str(&proof)?);
         head.headers.remove(header::HOST);
         let [here, there] = &self.origins;
         if head.headers.get(header::ORIGIN).is_some_and(|origin| origin == here.as_str()) {

@@ -14,7 +14,7 @@ fn url() -> Url {
 }
 
 fn check(proof: &str) -> Result<Thumbprint, DpopError> {
-    verify_proof(proof, "POST", &url(), Some(TOKEN), NOW, &ReplayCache::new(100))
+    verify_proof(proof, "POST", url(), Some(TOKEN), NOW, &ReplayCache::new(100))
 }
 
 fn good_header(key: &SigningKey) -> Value {
@@ -45,14 +45,14 @@ fn a_proof_is_good_once() {
     let key = DpopKey::generate().unwrap();
     let seen = ReplayCache::new(100);
     let proof = key.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
-    let verify = |now| verify_proof(&proof, "POST", &url(), Some(TOKEN), now, &seen);
+    let verify = |now| verify_proof(&proof, "POST", url(), Some(TOKEN), now, &seen);
     assert_eq!(verify(NOW + 61), Err(DpopError::Stale { off: -61 }));
     assert_eq!(verify(NOW - 61), Err(DpopError::Stale { off: 61 }));
     assert_eq!(verify(NOW).unwrap(), *key.thumbprint());
     assert_eq!(verify(NOW), Err(DpopError::Replayed));
     assert_eq!(verify(NOW + 60), Err(DpopError::Replayed));
     let next = key.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
-    assert!(verify_proof(&next, "POST", &url(), Some(TOKEN), NOW, &seen).is_ok());
+    assert!(verify_proof(&next, "POST", url(), Some(TOKEN), NOW, &seen).is_ok());
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn a_refused_proof_is_not_used_up() {
     let key = DpopKey::generate().unwrap();
     let seen = ReplayCache::new(100);
     let proof = key.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
-    assert!(verify_proof(&proof, "GET", &url(), Some(TOKEN), NOW, &seen).is_err());
-    assert!(verify_proof(&proof, "POST", &url(), Some(TOKEN), NOW, &seen).is_ok());
+    assert!(verify_proof(&proof, "GET", url(), Some(TOKEN), NOW, &seen).is_err());
+    assert!(verify_proof(&proof, "POST", url(), Some(TOKEN), NOW, &seen).is_ok());
 }
 
 #[test]
@@ -84,11 +84,11 @@ fn proofs_with_and_without_token_are_not_exchanged() {
     let seen = ReplayCache::new(100);
     let bare = key.proof("POST", &url(), None, NOW).unwrap();
     assert_eq!(check(&bare), Err(DpopError::OtherRequest("access token")));
-    assert!(verify_proof(&bare, "POST", &url(), None, NOW, &seen).is_ok());
+    assert!(verify_proof(&bare, "POST", url(), None, NOW, &seen).is_ok());
     let bound = key.proof("POST", &url(), Some("other"), NOW).unwrap();
     assert_eq!(check(&bound), Err(DpopError::OtherRequest("access token")));
     let bound = key.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
-    assert!(verify_proof(&bound, "POST", &url(), None, NOW, &seen).is_err());
+    assert!(verify_proof(&bound, "POST", url(), None, NOW, &seen).is_err());
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn both_suites_are_taken_and_not_mixed() {
 fn a_known_key_still_has_to_sign() {
     let key = SigningKey::generate().unwrap();
     let seen = ReplayCache::new(100);
-    let verify = |proof: &str| verify_proof(proof, "POST", &url(), Some(TOKEN), NOW, &seen);
+    let verify = |proof: &str| verify_proof(proof, "POST", url(), Some(TOKEN), NOW, &seen);
     let claims = |jti: &str| {
         let mut claims = good_claims();
         claims["jti"] = json!(jti);

@@ -29,6 +29,7 @@ use crate::identity::dpop::ReplayCache;
 use crate::identity::fetch;
 use crate::identity::grant::GrantSigner;
 use crate::identity::key::SigningKey;
+use crate::identity::trust::TrustRules;
 use crate::identity::{IssuerVerifier, Issuers, private_file};
 use crate::mask::Masker;
 use crate::store::Store;
@@ -126,6 +127,7 @@ struct Summary {
     /// How the child processes of a connection are kept, and what they are held to here.
     children: Vec<(String, String)>,
     issuers: Vec<String>,
+    trust: Vec<String>,
     policies: usize,
     policy_dir: String,
 }
@@ -154,6 +156,7 @@ impl Summary {
             connections: settings.connections.iter().map(|c| c.name.to_string()).collect(),
             children,
             issuers,
+            trust: settings.trust.iter().map(|rule| rule.name.clone()).collect(),
             policies: settings.policies.len(),
             policy_dir: settings.policy_dir.display().to_string(),
         }
@@ -174,6 +177,9 @@ impl Summary {
             self.policy_dir,
             if self.policies == 0 { " (so every call is denied)" } else { "" },
         );
+        if !self.trust.is_empty() {
+            text.push_str(&format!("\n  trusts       jobs under {}", list(&self.trust)));
+        }
         for (name, how) in &self.children {
             text.push_str(&format!("\n  {name}: {how}"));
         }
@@ -185,6 +191,7 @@ impl Summary {
             "file": self.file,
             "listen": self.listen,
             "issuers": self.issuers,
+            "trust": self.trust,
             "connections": self.connections,
             "children": self.children.iter().cloned().collect::<BTreeMap<_, _>>(),
             "policies": self.policies,
@@ -398,6 +405,8 @@ impl Parts {
             }
         };
         let issuers = issuers(settings.issuers, issuer.as_ref())?;
+        let trust = TrustRules::new(settings.trust, &public_url)
+            .map_err(|error| failed("a trust rule cannot be used", &error))?;
         let policies = Arc::new(ArcSwap::from_pointee(settings.policies));
         let masker = settings.masker;
         let (bounds, limits) = (settings.upstream, settings.gateway.limits);
@@ -435,6 +444,7 @@ impl Parts {
         let control = Control {
             public_url,
             issuers,
+            trust,
             signer,
             verifier,
             replay: ReplayCache::new(PROOFS).since(clock.now_seconds()),

@@ -1,5 +1,6 @@
 //! The shape of `mcpx.toml`, and how places in it are named. Unknown keys are errors.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use url::Url;
 
 use super::ConfigError;
 use super::connection::ConnectionTable;
+use super::trust::TrustTable;
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
 use crate::identity::fetch::is_loopback;
@@ -22,6 +24,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) issuer: Vec<Spanned<IssuerSettings>>,
     pub(super) local_issuer: Option<LocalIssuerSettings>,
+    #[serde(default)]
+    pub(super) trust: BTreeMap<String, Spanned<TrustTable>>,
     #[serde(default)]
     pub(super) policy: Policy,
     pub(super) masking: Option<Spanned<mask::Rules>>,

@@ -6,6 +6,7 @@
 
 mod connection;
 mod file;
+mod trust;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub use self::connection::{ConnectionSettings, Reach};
 use self::file::{File, Place};
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
+use crate::identity::trust::Rule;
 use crate::policy::{PolicyError, PolicySet, Source};
 use crate::types::{hex, sha256};
 use crate::{control, gateway, mask, mcp, upstream};
@@ -73,6 +75,8 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// The trusted issuers.
     pub issuers: Vec<IssuerSettings>,
+    /// Whose jobs come in with their own token.
+    pub trust: Vec<Rule>,
     /// The built-in issuer.
     pub local_issuer: Option<LocalIssuerSettings>,
     /// The folder with policies.
@@ -133,6 +137,7 @@ impl Settings {
             issuer.check().map_err(|error| place.error_chain(at, &error))?;
             issuers.push(issuer);
         }
+        let trust = trust::check(file.trust, base, &place)?;
         let masking_at = file.masking.as_ref().map_or(0, |rules| rules.span().start);
         let rules = file.masking.map(toml::Spanned::into_inner).unwrap_or_default();
         let masker =
@@ -160,6 +165,7 @@ impl Settings {
             data_dir: in_base(&file.server.data_dir),
             tls,
             issuers,
+            trust,
             local_issuer: file.local_issuer,
             policy_dir,
             policies,

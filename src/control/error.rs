@@ -31,6 +31,8 @@ pub struct ApiError {
     pub subject: Option<SubjectId>,
     /// What they wanted to reach, where that is known.
     pub connection: Option<ConnectionName>,
+    /// What goes on record besides, and never to the caller.
+    pub inside: Option<String>,
 }
 
 impl ApiError {
@@ -49,6 +51,7 @@ impl ApiError {
             hint: None,
             subject: None,
             connection: None,
+            inside: None,
         }
     }
 
@@ -111,6 +114,11 @@ impl ApiError {
     /// The record of this refusal, with its sentence masked and cut.
     pub fn entry(&self, stage: RefusalStage, masker: &Masker) -> Entry {
         let message = recordable(&self.message, masker);
+        let inside = self.inside.as_deref().map(|inside| recordable(inside, masker));
+        let body = match inside {
+            None => json!({ "message": message }),
+            Some(inside) => json!({ "message": message, "inside": inside }),
+        };
         Entry {
             record: Record::Refused {
                 stage,
@@ -119,7 +127,7 @@ impl ApiError {
                 connection: self.connection.clone(),
                 session: None,
             },
-            body: Some(json!({ "message": message }).to_string().into()),
+            body: Some(body.to_string().into()),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Form, State};
@@ -17,6 +18,7 @@ use url::Url;
 
 use super::Control;
 use super::error::ApiError;
+use super::workload::{JWT, Proven};
 use crate::audit::{Entry, Record, RefusalStage};
 use crate::identity::dpop::{self, Thumbprint};
 use crate::identity::grant::{Confirmation, GrantClaims, GrantDetail, GrantKind};
@@ -29,8 +31,8 @@ const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-/// An API token's life, in seconds.
-const API_TTL: i64 = 300;
+/// An API token's life.
+const API_TTL: Duration = Duration::from_secs(300);
 /// A reason longer than this, in characters, is refused.
 const LONGEST_REASON: usize = 500;
 
@@ -43,6 +45,7 @@ pub struct ExchangeForm {
     resource: String,
     mcpx_reason: Option<String>,
     mcpx_grant: Option<Secret>,
+    mcpx_trust: Option<String>,
 }
 
 /// `POST /oauth/token`.
@@ -87,20 +90,22 @@ impl Control {
             let status = StatusCode::BAD_REQUEST;
             return Err(ApiError::new(status, "unsupported_grant_type", "bad_request", message));
         }
-        if form.subject_token_type != ID_TOKEN {
-            let message = format!("the subject token's type must be {ID_TOKEN}");
-            return Err(ApiError::bad_request(message));
-        }
         let now = self.clock.now();
         let key = self.key_of(headers, now)?;
-        let verified = self
-            .issuers
-            .verify(form.subject_token.expose(), now.as_second())
-            .await
-            .map_err(|error| refused_identity(&error))?;
-        let subject = self.store.subject(verified.identity, now).await?;
+        let proven = match form.subject_token_type.as_str() {
+            ID_TOKEN => Proven::person(self.logged_in(&form.subject_token, now).await?),
+            JWT => {
+                let rule = form.mcpx_trust.as_deref();
+                self.workload(&form.subject_token, rule, &key, now).await?
+            }
+            _ => {
+                let message = format!("the subject token's type must be {ID_TOKEN} or {JWT}");
+                return Err(ApiError::bad_request(message));
+            }
+        };
+        let subject = &proven.subject;
         if form.resource == self.api_url() {
-            return self.api_token(subject, key, now).await;
+            return self.api_token(proven, key, now).await;
         }
         let connection = self.connection_of(&form.resource).ok_or_else(|| {
             let message = format!("there is no connection at {:?}", form.resource);
@@ -117,12 +122,19 @@ impl Control {
         };
         self.policies
             .load()
-            .may_connect(&subject, &connection, &facts)
+            .may_connect(subject, &connection, &facts)
             .map_err(|denial| ApiError::from(denial).of(&subject.id).at(&connection))?;
         match form.mcpx_grant {
-            None => self.new_grant(subject, connection, key, reason, source, now).await,
-            Some(token) => self.renewed_grant(subject, connection, key, &token, now).await,
+            None => self.new_grant(proven, connection, key, reason, source, now).await,
+            Some(token) => self.renewed_grant(proven, connection, key, &token, now).await,
         }
+    }
+
+    /// Somebody with an identity token of a trusted issuer.
+    async fn logged_in(&self, token: &Secret, now: Timestamp) -> Result<Subject, ApiError> {
+        let verified = self.issuers.verify(token.expose(), now.as_second()).await;
+        let verified = verified.map_err(|error| refused_identity(&error))?;
+        Ok(self.store.subject(verified.identity, now).await?)
     }
 
     /// The key that the caller proves at this endpoint.
@@ -157,26 +169,30 @@ impl Control {
 
     async fn api_token(
         &self,
-        subject: Subject,
+        proven: Proven,
         key: Thumbprint,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
+        let ends = proven.until(later(now, API_TTL)?);
+        let body = proven.evidence().map(|workload| json!({ "workload": workload }));
+        let subject = proven.subject;
         let record =
             Record::TokenIssued { subject: subject.id.clone(), audience: "api".to_owned() };
-        self.recorder.append(Entry { record, body: None }).await?;
+        let body = body.map(|body| body.to_string().into());
+        self.recorder.append(Entry { record, body }).await?;
         let jti = GrantId::generate().map_err(|error| ApiError::internal(&error))?;
         // Not a grant: the prefix would make it one.
         let jti = jti.as_str().replace(GrantId::PREFIX, "api_");
-        let (issued, expires) = (now.as_second(), now.as_second() + API_TTL);
+        let (issued, expires) = (now.as_second(), ends.as_second());
         let detail = GrantDetail { kind: GrantKind::Api, session: None, connection: None };
         let token = self.sign(&subject, self.api_url(), &jti, key, (issued, expires), detail)?;
         self.sessions.add(jti, Arc::new(subject), expires, issued);
-        Ok(answer(&token, API_TTL, None))
+        Ok(answer(&token, expires - issued, None))
     }
 
     async fn new_grant(
         &self,
-        subject: Subject,
+        proven: Proven,
         connection: ConnectionName,
         key: Thumbprint,
         reason: Option<String>,
@@ -184,19 +200,23 @@ impl Control {
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
         let internal = |error| ApiError::internal(&error);
+        let ends_at = proven.ends(later(now, self.settings.grant_max)?, now);
         let row = GrantRow {
             id: GrantId::generate().map_err(internal)?,
             session: SessionId::generate().map_err(internal)?,
             thumbprint: key.as_str().to_owned(),
             issued_at: now,
-            expires_at: later(now, self.settings.grant_ttl.min(self.settings.grant_max))?,
-            ends_at: later(now, self.settings.grant_max)?,
+            expires_at: proven
+                .until(later(now, self.settings.grant_ttl.min(self.settings.grant_max))?)
+                .min(ends_at),
+            ends_at,
             revoked_at: None,
             reason,
-            subject,
+            subject: proven.subject.clone(),
             connection,
         };
         let body = json!({
+            "workload": proven.evidence(),
             "subject": row.subject.identity,
             "reason": row.reason,
             "source": source.map(|peer| peer.ip()),
@@ -217,12 +237,13 @@ impl Control {
 
     async fn renewed_grant(
         &self,
-        subject: Subject,
+        proven: Proven,
         connection: ConnectionName,
         key: Thumbprint,
         token: &Secret,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
+        let subject = &proven.subject;
         let over = |code, message: &str| {
             ApiError::new(StatusCode::BAD_REQUEST, "invalid_grant", code, message)
                 .hint("connect again to ask for a new grant")
@@ -238,6 +259,7 @@ impl Control {
         let row = self.store.grant(&id).await?;
         let row = row.filter(|row| {
             row.subject.id == subject.id
+                && row.subject.kind == subject.kind
                 && row.connection == connection
                 && claims.cnf.jkt == key
                 && row.thumbprint == key.as_str()
@@ -246,14 +268,14 @@ impl Control {
         if row.revoked_at.is_some() {
             return Err(over("grant_revoked", "the grant has been revoked"));
         }
-        let expires = later(now, self.settings.grant_ttl)?.min(row.ends_at);
+        let expires = proven.until(later(now, self.settings.grant_ttl)?).min(row.ends_at);
         if row.ends_at <= now {
             return Err(over("grant_expired", "the grant cannot be renewed any longer"));
         }
         let record =
             Record::GrantRenewed { grant: id.clone(), subject: subject.id.clone(), expires };
         self.recorder.append(Entry { record, body: None }).await?;
-        if !self.grants.renew(&id, expires, &subject).await? {
+        if !self.grants.renew(&id, expires, subject).await? {
             return Err(over("grant_revoked", "the grant has been revoked"));
         }
         self.grant_token(&row, key, expires, now)
@@ -311,7 +333,7 @@ fn answer(token: &str, expires_in: i64, grant: Option<&GrantRow>) -> serde_json:
     })
 }
 
-fn later(now: Timestamp, by: std::time::Duration) -> Result<Timestamp, ApiError> {
+fn later(now: Timestamp, by: Duration) -> Result<Timestamp, ApiError> {
     SignedDuration::try_from(by)
         .ok()
         .and_then(|by| now.checked_add(by).ok())

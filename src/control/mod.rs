@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | [`exchange`] | identity token → grant token (RFC 8693), DPoP-bound (RFC 9449) |
+//! | [`workload`] | a job's own token instead, under a trust rule |
 //! | [`grants`] | grants that are in use, their renewal and revocation |
 //! | [`approvals`] | asking people, and using a yes up |
 //! | [`session`] | who calls the API |
@@ -29,6 +30,7 @@ mod page;
 pub mod pins;
 pub mod routes;
 pub mod session;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +47,7 @@ use crate::audit::{Reader, Recorder};
 use crate::identity::Issuers;
 use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::{GrantSigner, GrantVerifier};
+use crate::identity::trust::TrustRules;
 use crate::mask::Masker;
 use crate::policy::PolicySet;
 use crate::store::Store;
@@ -78,6 +81,8 @@ pub struct Control {
     pub public_url: String,
     /// The trusted issuers.
     pub issuers: Issuers,
+    /// Whose jobs come in with their own token.
+    pub trust: TrustRules,
     /// Signs grant tokens.
     pub signer: GrantSigner,
     /// Verifies them.

@@ -4,7 +4,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Store, StoreError, json, parsed, time};
-use crate::types::{ConnectionName, GrantId, Identity, SessionId, Subject, SubjectId, Timestamp};
+use crate::types::{
+    ConnectionName, GrantId, Identity, SessionId, Subject, SubjectId, SubjectKind, Timestamp,
+};
 
 /// A grant as it is kept.
 #[derive(Clone, Debug)]
@@ -42,8 +44,8 @@ impl Store {
     pub async fn insert_grant(&self, grant: &GrantRow) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO grants (id, session, subject, connection, groups, thumbprint, reason,
-                                 issued_at, expires_at, ends_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                                 issued_at, expires_at, ends_at, trust_rule)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(grant.id.as_str())
         .bind(grant.session.as_str())
@@ -55,6 +57,7 @@ impl Store {
         .bind(grant.issued_at.as_millisecond())
         .bind(grant.expires_at.as_millisecond())
         .bind(grant.ends_at.as_millisecond())
+        .bind(grant.subject.kind.rule())
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -158,6 +161,10 @@ fn read(row: &SqliteRow) -> Result<GrantRow, StoreError> {
         session: parsed(row.try_get("session")?, "session id")?,
         subject: Subject {
             id: parsed(row.try_get("subject")?, "subject id")?,
+            kind: match row.try_get("trust_rule")? {
+                None => SubjectKind::Person,
+                Some(rule) => SubjectKind::Workload { rule },
+            },
             identity: Identity {
                 issuer: row.try_get("issuer")?,
                 sub: row.try_get("sub")?,

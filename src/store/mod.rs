@@ -10,6 +10,7 @@ pub mod index;
 pub mod issuer;
 pub mod pins;
 mod subjects;
+mod workloads;
 
 use std::path::Path;
 use std::str::FromStr;
@@ -111,6 +112,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "issuer", include_str!("migrations/0002_issuer.sql")),
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
+    (5, "workloads", include_str!("migrations/0005_workloads.sql")),
 ];
 
 fn migrations() -> Vec<Migration> {

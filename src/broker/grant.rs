@@ -16,6 +16,7 @@ use crate::types::{Clock, GrantId, Secret, SessionId};
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// After a renewal failed while the old token still lives, wait this long before the next.
 const RENEWAL_PAUSE: i64 = 5;
@@ -24,6 +25,31 @@ const RENEWAL_PAUSE: i64 = 5;
 pub trait IdentitySource: Send + Sync {
     /// A current identity token.
     fn id_token(&self) -> BoxFuture<'_, Result<Secret, LoginError>>;
+
+    /// What that token is.
+    fn kind(&self) -> TokenKind {
+        TokenKind::Identity
+    }
+
+    /// The key that grants are bound to: one in memory, unless there is a reason.
+    ///
+    /// # Errors
+    /// [`KeyError`] when none can be made or read.
+    fn key(&self) -> Result<DpopKey, KeyError> {
+        DpopKey::generate()
+    }
+}
+
+/// What is exchanged for a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// An identity token of an issuer that people log in with.
+    Identity,
+    /// A job's own token.
+    Job {
+        /// The trust rule to take it under; without, the server finds the one that fits.
+        rule: Option<String>,
+    },
 }
 
 /// A grant token and what it is for.
@@ -103,6 +129,7 @@ pub async fn exchange(
     server: &ServerInfo,
     http: &reqwest::Client,
     id_token: &Secret,
+    kind: &TokenKind,
     key: &DpopKey,
     resource: &str,
     renew: Option<&Secret>,
@@ -113,9 +140,15 @@ pub async fn exchange(
     let mut form = vec![
         ("grant_type", TOKEN_EXCHANGE),
         ("subject_token", id_token.expose()),
-        ("subject_token_type", ID_TOKEN),
         ("resource", resource),
     ];
+    match kind {
+        TokenKind::Identity => form.push(("subject_token_type", ID_TOKEN)),
+        TokenKind::Job { rule } => {
+            form.push(("subject_token_type", JWT));
+            form.extend(rule.as_deref().map(|rule| ("mcpx_trust", rule)));
+        }
+    }
     form.extend(reason.map(|reason| ("mcpx_reason", reason)));
     form.extend(renew.map(|token| ("mcpx_grant", token.expose())));
     let network = |source| ExchangeError::Network { server: server.server.to_string(), source };
@@ -228,10 +261,10 @@ impl GrantSource {
         Ok(Self {
             server,
             http,
+            key: identity.key()?,
             identity,
             resource: resource.into(),
             reason,
-            key: DpopKey::generate()?,
             clock,
             live: RwLock::new(None),
             renewing: tokio::sync::Mutex::new(()),
@@ -310,6 +343,7 @@ impl GrantSource {
             &self.server,
             &self.http,
             &id_token,
+            &self.identity.kind(),
             &self.key,
             &self.resource,
             renew,

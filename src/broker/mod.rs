@@ -6,6 +6,7 @@
 //! | [`credentials`] | tokens at rest: sealed under a keyring's key, or in a private file |
 //! | [`device`] | OpenID Connect with the issuer: discovery, device flow, refresh, revocation |
 //! | [`login`] | the login that many processes share |
+//! | [`workload`] | a job's own token in place of a login |
 //! | [`server`] | what a control server says about itself |
 //! | [`grant`] | identity token and key for a grant token, renewed in time |
 //! | [`channel`] | one authorised way to a connection, or to the API |
@@ -32,6 +33,7 @@ pub mod relay;
 pub mod remote;
 pub mod server;
 pub mod stdio;
+pub mod workload;
 
 #[cfg(test)]
 mod testing;

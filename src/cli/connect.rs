@@ -13,6 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::ui::{FAINT, STRONG, styled};
 use crate::cli::wait::until_told_to_stop;
+use crate::cli::workload::WorkloadArgs;
 use crate::mcp::Limits;
 use crate::types::{ConnectionName, SessionId};
 
@@ -35,6 +36,8 @@ pub struct ConnectArgs {
     /// Why you need it; recorded with the grant, and policy may ask for it
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    #[command(flatten)]
+    workload: WorkloadArgs,
 }
 
 #[derive(Serialize)]
@@ -50,7 +53,8 @@ struct ConnectJson<'a> {
 /// # Errors
 /// [`CliError`]: no login, no grant, or the port is taken.
 pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
-    let channel = context.channel(&args.connection, args.reason).map(Arc::new);
+    let channel = context.channel(&args.connection, args.reason, &args.workload).await;
+    let channel = channel.map(Arc::new);
     if args.stdio {
         return on_stdio(channel).await;
     }

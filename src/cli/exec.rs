@@ -7,6 +7,7 @@ use crate::broker::local::Local;
 use crate::broker::{exec, relay};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::workload::WorkloadArgs;
 use crate::mcp::Limits;
 use crate::types::ConnectionName;
 
@@ -14,6 +15,9 @@ use crate::types::ConnectionName;
 ///
 /// The connection is open for as long as the command runs. The command keeps stdin, stdout and
 /// stderr, is sent every signal, and its exit code is this one's (128 + n after signal n).
+///
+/// Without a login a CI job shows its own token: that of GitHub Actions, GitLab, Kubernetes, Azure
+/// or SPIFFE, or any file or variable. The server lets it in under a trust rule.
 #[derive(clap::Args, Debug)]
 pub struct ExecArgs {
     /// The connection, as `mcpx ls` shows it
@@ -22,6 +26,8 @@ pub struct ExecArgs {
     /// Why you need it; recorded with the grant, and policy may ask for it
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    #[command(flatten)]
+    workload: WorkloadArgs,
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, last = true)]
     command: Vec<OsString>,
@@ -35,7 +41,7 @@ pub async fn run(args: ExecArgs, context: &Context) -> Result<(), CliError> {
     let [program, rest @ ..] = args.command.as_slice() else {
         return Err(CliError::new(crate::cli::error::Kind::Usage, "no command"));
     };
-    let channel = Arc::new(context.channel(&args.connection, args.reason)?);
+    let channel = Arc::new(context.channel(&args.connection, args.reason, &args.workload).await?);
     // A command that could reach nothing is not started.
     channel.grant().await?;
     let local = Local::bind(0).await?;

@@ -13,12 +13,16 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::text::clean;
 use crate::cli::ui::{GOOD, STRONG, styled};
+use crate::cli::workload::{self, WorkloadArgs};
 use crate::identity::fetch;
 
 /// Log in to a control server
 ///
 /// Shows an address and a code; open the address on any device and confirm the code there. The
 /// login is kept in the operating system's keyring and renews itself until its issuer ends it.
+///
+/// With --workload a job shows its own token once, to see that it is taken. Nothing is kept; other
+/// commands of the job show it by themselves.
 #[derive(clap::Args, Debug)]
 pub struct LoginArgs {
     /// Which of the server's issuers to log in with [default: its first]
@@ -30,6 +34,8 @@ pub struct LoginArgs {
     /// Keep the login in a file that only you can read, where there is no keyring
     #[arg(long)]
     insecure_file: bool,
+    #[command(flatten)]
+    workload: WorkloadArgs,
 }
 
 #[derive(Serialize)]
@@ -46,6 +52,9 @@ struct PromptJson<'a> {
 /// # Errors
 /// [`CliError`]: denied, too late, broken off, or the server or issuer is not reached.
 pub async fn run(args: LoginArgs, context: &Context) -> Result<(), CliError> {
+    if args.workload.is_asked_for() {
+        return workload::login(&args.workload, context).await;
+    }
     let ui = &context.ui;
     let home = context.home()?;
     let info = server::fetch(&context.server_to_log_in_to(&home)?).await?;

@@ -24,7 +24,7 @@ pub struct RevokeArgs {
 /// # Errors
 /// [`CliError`]: no such grant, or not yours to revoke.
 pub async fn run(args: RevokeArgs, context: &Context) -> Result<(), CliError> {
-    let remote = context.remote()?;
+    let remote = context.remote().await?;
     let grants = remote.grants().await?;
     let target = find(targets(&grants), &args.id, "grant or session", "mcpx sessions")?;
     let mut revoked = Vec::new();

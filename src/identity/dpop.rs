@@ -5,6 +5,7 @@
 //! would be one more way to choose a weak one.
 
 use std::fmt;
+use std::path::Path;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -117,7 +118,7 @@ impl DpopError {
     }
 }
 
-/// A key that lives only in this process's memory, for making proofs. It has no `Debug`.
+/// A key for making proofs. It lives in this process's memory only, unless it was asked for by file. It has no `Debug`.
 pub struct DpopKey {
     key: SigningKey,
     thumbprint: Thumbprint,
@@ -130,6 +131,17 @@ impl DpopKey {
     /// [`KeyError`] when none can be made.
     pub fn generate() -> Result<Self, KeyError> {
         let key = SigningKey::generate()?;
+        let thumbprint = Thumbprint::of(key.jwk())?;
+        Ok(Self { key, thumbprint })
+    }
+
+    /// The key in a private file, for commands that have to share one; makes both when there is
+    /// no file.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the file is not private, not a key, or cannot be made.
+    pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
+        let key = SigningKey::load_or_create(path)?;
         let thumbprint = Thumbprint::of(key.jwk())?;
         Ok(Self { key, thumbprint })
     }

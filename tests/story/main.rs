@@ -41,6 +41,7 @@ mod strangers;
 mod streams;
 mod support;
 mod tools;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -71,5 +72,6 @@ fn main() -> ExitCode {
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),
         ("tools", tools::STORIES),
+        ("workload", workload::STORIES),
     ])
 }

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::broker::channel::Channel;
 use crate::broker::local::Local;
 use crate::broker::{exec, relay};
 use crate::cli::context::Context;
@@ -44,12 +46,14 @@ pub async fn run(args: ExecArgs, context: &Context) -> Result<(), CliError> {
     let channel = Arc::new(context.channel(&args.connection, args.reason, &args.workload).await?);
     // A command that could reach nothing is not started.
     channel.grant().await?;
+    let keeping = tokio::spawn(keep(Arc::clone(&channel)));
     let local = Local::bind(0).await?;
     let url = local.url();
     let router = relay::router(channel, local.gate(), Limits::default());
     let serving = tokio::spawn(local.serve(router, std::future::pending()));
     let outcome = exec::run(program, rest, &url).await;
     serving.abort();
+    keeping.abort();
     match outcome {
         Ok(0) => Ok(()),
         Ok(code) => Err(CliError::silent(code)),
@@ -59,3 +63,20 @@ pub async fn run(args: ExecArgs, context: &Context) -> Result<(), CliError> {
         }
     }
 }
+
+/// Renews the grant while the command calls nothing: a job's token lives for minutes, and a command
+/// that compiles in between would lose its protocol session with the grant.
+async fn keep(channel: Arc<Channel>) {
+    loop {
+        let pause = match channel.grant().await {
+            // A third is left when it is renewed.
+            Ok(grant) => Duration::from_secs(grant.expires_in.unsigned_abs() / 4),
+            Err(error) if error.problem().code == "unreachable" => SHORTEST,
+            // The next call finds out, and says so to whoever made it.
+            Err(error) => return tracing::debug!(%error, "the grant is not renewed any longer"),
+        };
+        tokio::time::sleep(pause.max(SHORTEST)).await;
+    }
+}
+
+const SHORTEST: Duration = Duration::from_secs(1);

@@ -215,13 +215,15 @@ impl Control {
             subject: proven.subject.clone(),
             connection,
         };
-        let body = json!({
-            "workload": proven.evidence(),
+        let mut body = json!({
             "subject": row.subject.identity,
             "reason": row.reason,
             "source": source.map(|peer| peer.ip()),
             "key": row.thumbprint,
         });
+        if let Some(workload) = proven.evidence() {
+            body["workload"] = workload.clone();
+        }
         let record = Record::GrantIssued {
             grant: row.id.clone(),
             session: row.session.clone(),

@@ -321,4 +321,7 @@ fn policies_tell_people_and_jobs_apart_even_under_one_id() {
     assert_eq!(decided(&of("deploy")), ["deploys"]);
     assert_eq!(decided(&of("nightly")), ["default-deny"]);
     assert_eq!(decided(&person), ["people"]);
+    let bound = |subject: &Arc<Subject>| Binding::of(&tool(subject, "query", "{}"), "p", &[]);
+    assert_ne!(bound(&of("deploy")), bound(&of("nightly")), "a yes to one job is none to another");
+    assert_ne!(bound(&of("deploy")), bound(&person));
 }

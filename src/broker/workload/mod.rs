@@ -3,7 +3,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`find`] | which token a job has, by its environment |
+//! | [`mod@find`] | which token a job has, by its environment |
 //! | [`ask`] | tokens that have to be asked for: GitHub Actions, Entra ID |
 //!
 //! GitHub is asked for a fresh token each time, a file is read each time (Kubernetes and SPIFFE

@@ -44,6 +44,37 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::SubjectKind;
+
+    /// A database of the version before jobs, with a person's grant in it.
+    #[tokio::test]
+    async fn grants_from_before_are_peoples() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mcpx.db");
+        let url = format!("sqlite://{}?mode=rwc", path.display());
+        let old = sqlx::SqlitePool::connect(&url).await.unwrap();
+        let before = crate::store::migrations().into_iter().take_while(|one| one.version < 5);
+        sqlx::migrate::Migrator::with_migrations(before.collect()).run(&old).await.unwrap();
+        for sql in [
+            "INSERT INTO subjects VALUES ('sub_0000000000000001', 'i', 's', NULL, 1)",
+            "INSERT INTO grants VALUES ('gr_0000000000000001', 'ses_0000000000000001',
+                'sub_0000000000000001', 'crm', '[]', 'key', NULL, 1, 2, 3, NULL, NULL)",
+        ] {
+            sqlx::query(sql).execute(&old).await.unwrap();
+        }
+        old.close().await;
+        let store = Store::open(&path).await.unwrap();
+        let id = "gr_0000000000000001".parse().unwrap();
+        let mut grant = store.grant(&id).await.unwrap().unwrap();
+        assert_eq!(grant.subject.kind, SubjectKind::Person);
+        // And a job's stays a job's.
+        grant.subject.kind = SubjectKind::Workload { rule: "deploy".to_owned() };
+        grant.id = "gr_0000000000000002".parse().unwrap();
+        grant.session = "ses_0000000000000002".parse().unwrap();
+        store.insert_grant(&grant).await.unwrap();
+        let read = store.grant(&grant.id).await.unwrap().unwrap();
+        assert_eq!(read.subject.kind.rule(), Some("deploy"));
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -18,6 +18,8 @@ crate::stories![
     the_emulator_is_one_to_other_peoples_clients,
     commands_of_one_gitlab_job_share_its_token,
     a_pods_token_is_read_again,
+    a_pod_in_azure,
+    a_job_that_thinks_for_longer_than_its_token_lives,
     tokens_that_are_refused,
     a_job_that_shows_nothing,
     a_job_never_approves,
@@ -269,6 +271,49 @@ fn a_pods_token_is_read_again(world: &World) -> anyhow::Result<()> {
     let noted = notes(world);
     assert!(noted.contains(&"on the second token".to_owned()), "{noted:?}");
     assert!(!noted.contains(&"on no token".to_owned()), "{noted:?}");
+    Ok(())
+}
+
+fn a_pod_in_azure(world: &World) -> anyhow::Result<()> {
+    let (idp, ci, ledger) = (world.idp()?, Ci::start()?, world.ledger()?);
+    let trust = format!(
+        "[trust.aks]\nissuer = {:?}\ngroups = [\"ci\"]\n[trust.aks.claims]\nazp = \"the-job\"\n",
+        ci.url
+    );
+    let server = site(world, &idp, &ledger.url, &trust).start()?;
+    let runner = Runner::new(world, "aks", &server);
+    let federated = json!({ "sub": "system:serviceaccount:batch:nightly" });
+    let note = |audience: &str, client: &str| {
+        let token = ci.token(&federated, audience, 600);
+        let file = world.write("azure/federated-token", &token)?;
+        let mut job = runner.note(&format!("by {client}"))?;
+        job.env("AZURE_FEDERATED_TOKEN_FILE", file).env("AZURE_CLIENT_ID", client);
+        job.env("AZURE_TENANT_ID", "tenant").env("AZURE_AUTHORITY_HOST", &ci.url);
+        Proc::run(world, "job", job)
+    };
+    note("api://AzureADTokenExchange", "the-job")?.exits(0);
+    note("api://AzureADTokenExchange", "another")?.exits(3);
+    assert_eq!(last_code(&server), "trust_mismatch");
+    note("https://kubernetes.default.svc", "the-job")?.exits(4).says("AADSTS700212");
+    assert_eq!(notes(world), ["by the-job"]);
+    Ok(())
+}
+
+fn a_job_that_thinks_for_longer_than_its_token_lives(world: &World) -> anyhow::Result<()> {
+    let (idp, ci, ledger) = (world.idp()?, Ci::start()?, world.ledger()?);
+    let server = site(world, &idp, &ledger.url, &deploy(&ci)).start()?;
+    ci.life(8);
+    let runner = Runner::new(world, "github", &server);
+    let mut job = runner.note("at last")?;
+    let script = format!("sleep 12; {}", job.get_args().last().unwrap().display());
+    job = runner.command(&["exec", "ledger", "--", "sh", "-c", &script])?;
+    job.envs(ci.environment());
+    Proc::run(world, "job", job)?.exits(0);
+    assert_eq!(notes(world), ["at last"]);
+    let issued = server.leaves_of("grant_issued").len();
+    assert_eq!(issued, 1, "the grant ended while nothing was called");
+    assert!(!server.leaves_of("grant_renewed").is_empty());
+    assert!(ci.given() >= 2, "no fresh token was asked for");
     Ok(())
 }
 

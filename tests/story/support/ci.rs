@@ -9,8 +9,8 @@ use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::routing::{get, post};
+use axum::{Form, Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::Jwk;
@@ -43,6 +43,7 @@ struct Published {
     url: String,
     key: CiKey,
     claims: Value,
+    seconds: i64,
     given: usize,
 }
 
@@ -92,8 +93,13 @@ impl Ci {
         let listener = http::block(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
         let url = format!("http://{}", listener.local_addr()?);
         let key = CiKey::new("ci-1");
-        let published =
-            Published { url: url.clone(), key: key.clone(), claims: json!({}), given: 0 };
+        let published = Published {
+            url: url.clone(),
+            key: key.clone(),
+            claims: json!({}),
+            seconds: 300,
+            given: 0,
+        };
         let state: Shared = Arc::new(Mutex::new(published));
         let ci = Self { url, key, state };
         ci.job(&ci.github());
@@ -101,6 +107,7 @@ impl Ci {
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/jwks", get(jwks))
             .route("/token", get(token))
+            .route("/tenant/oauth2/v2.0/token", post(entra))
             .with_state(Arc::clone(&ci.state));
         http::runtime().spawn(async move { axum::serve(listener, router).await });
         Ok(ci)
@@ -109,6 +116,11 @@ impl Ci {
     /// The claims of the tokens that a running job asks for, but for those of every one.
     pub fn job(&self, claims: &Value) {
         self.state.lock().unwrap().claims = claims.clone();
+    }
+
+    /// How long the tokens that are asked for live.
+    pub fn life(&self, seconds: i64) {
+        self.state.lock().unwrap().seconds = seconds;
     }
 
     /// How many tokens were asked for.
@@ -203,7 +215,40 @@ async fn token(
     published.given += 1;
     let usual = "https://github.com/octo".to_owned();
     let audience = query.get("audience").unwrap_or(&usual);
-    let claims = whole(&published.claims, &published.url, audience, 300);
+    let claims = whole(&published.claims, &published.url, audience, published.seconds);
     let value = published.key.sign(&claims);
     (StatusCode::OK, Json(json!({ "count": value.len(), "value": value })))
+}
+
+/// Entra ID's endpoint: a token for an application, for the federated token of a pod (RFC 7523). It
+/// looks at what Microsoft's own client sends.
+async fn entra(
+    State(state): State<Shared>,
+    Form(form): Form<std::collections::BTreeMap<String, String>>,
+) -> (StatusCode, Json<Value>) {
+    let said = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
+    let refused = |why: &str| {
+        let answer = json!({ "error": "invalid_client", "error_description": why });
+        (StatusCode::BAD_REQUEST, Json(answer))
+    };
+    let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    if said("grant_type") != "client_credentials" || said("client_assertion_type") != kind {
+        return refused("AADSTS900144: not what is expected");
+    }
+    let part = said("client_assertion").split('.').nth(1).unwrap_or_default();
+    let shown = URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
+    let shown: Value = serde_json::from_slice(&shown).unwrap_or_default();
+    if shown["aud"] != "api://AzureADTokenExchange" {
+        return refused("AADSTS700212: no matching federated identity record for the audience");
+    }
+    let Some(audience) = said("scope").strip_suffix("/.default") else {
+        return refused("AADSTS1002012: the scope is not valid");
+    };
+    let mut published = state.lock().unwrap();
+    published.given += 1;
+    let claims = json!({ "sub": "object-of-the-job", "azp": said("client_id"), "tid": "tenant" });
+    let claims = whole(&claims, &published.url, audience, published.seconds);
+    let token = published.key.sign(&claims);
+    let answer = json!({ "token_type": "Bearer", "expires_in": 300, "access_token": token });
+    (StatusCode::OK, Json(answer))
 }

@@ -8,7 +8,7 @@ use crate::cli::context::Context;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::text::clean;
 use crate::cli::ui::{BAD, FAINT, GOOD, WAITING, styled};
-use crate::config::Settings;
+use crate::config::Trust;
 use crate::identity::Fault;
 use crate::identity::trust::{Check, Judgement, TrustError, TrustRules, Verdict};
 use crate::types::Secret;
@@ -71,9 +71,14 @@ struct CheckJson<'a> {
 /// [`Kind::Denied`] when the rule does not take the token.
 pub async fn run(args: TrustArgs, context: &Context) -> Result<(), CliError> {
     let TrustVerb::Test(args) = args.verb;
-    let settings = Settings::load(&args.config)?;
-    let own = own_url(&settings, &args.rule)?;
-    let rules = TrustRules::new(settings.trust, &own)
+    let Trust { own, rules } = Trust::load(&args.config)?;
+    let named = rules.iter().find(|rule| rule.name == args.rule);
+    if own.is_none() && named.is_some_and(|rule| rule.audience.is_empty()) {
+        let rule = &args.rule;
+        let what = format!("the rule {rule} names no audience, and the server's URL is not known");
+        return Err(CliError::failure(what).hint("set server.public_url, or the rule's audience"));
+    }
+    let rules = TrustRules::new(rules, &own.unwrap_or_default())
         .map_err(|error| CliError::failure("the rules cannot be used").caused_by(Some(&error)))?;
     let token = read(&args.token_file)?;
     let now = context.clock().now_seconds();
@@ -81,20 +86,6 @@ pub async fn run(args: TrustArgs, context: &Context) -> Result<(), CliError> {
     let judgement = judgement.map_err(|error| no_judgement(&error, &rules))?;
     show(&judgement, context)?;
     outcome(&judgement)
-}
-
-/// The audience of rules that name none.
-fn own_url(settings: &Settings, rule: &str) -> Result<String, CliError> {
-    if let Some(url) = &settings.public_url {
-        return Ok(url.clone());
-    }
-    let named = settings.trust.iter().find(|other| other.name == rule);
-    if named.is_some_and(|rule| rule.audience.is_empty()) && settings.listen.port() == 0 {
-        let what = format!("the rule {rule} names no audience, and the server's URL is not known");
-        return Err(CliError::failure(what).hint("set server.public_url, or the rule's audience"));
-    }
-    let scheme = if settings.tls.is_some() { "https" } else { "http" };
-    Ok(format!("{scheme}://{}", settings.listen))
 }
 
 fn read(path: &Path) -> Result<Secret, CliError> {

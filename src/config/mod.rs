@@ -14,6 +14,7 @@ use std::time::Duration;
 
 pub use self::connection::{ConnectionSettings, Reach};
 use self::file::{File, Place};
+pub use self::trust::Trust;
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
 use crate::identity::trust::Rule;

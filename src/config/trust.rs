@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::{Spanned, Table, Value};
 
 use super::ConfigError;
-use super::file::{Place, Span};
+use super::file::{File, Place, Span};
 use crate::identity::jwks::KeyPlace;
 use crate::identity::trust::{ClaimRule, Glob, Pattern, Rule};
 
@@ -45,6 +45,39 @@ impl Default for Audience {
 
 fn algorithms() -> Vec<Algorithm> {
     vec![Algorithm::RS256, Algorithm::ES256]
+}
+
+/// The trust rules of a configuration, for whoever tries them.
+pub struct Trust {
+    /// The server's URL, as far as the file tells: the audience of rules that name none.
+    pub own: Option<String>,
+    /// The rules.
+    pub rules: Vec<Rule>,
+}
+
+impl Trust {
+    /// Reads the rules of a configuration file, and checks nothing else of it: credentials,
+    /// policies and programs need not be at hand.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the place.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = super::read(path)?;
+        let place = Place::new(path, &text);
+        let file: File = toml::from_str(&text).map_err(|error| {
+            place.error(error.span().map_or(0, |span| span.start), error.message())
+        })?;
+        let rules = check(file.trust, path.parent().unwrap_or(Path::new("")), &place)?;
+        let own = match &file.server.public_url {
+            Some(url) => Some(place.public_url(url)?),
+            None => {
+                let scheme = if file.server.tls.is_some() { "https" } else { "http" };
+                let listen = file.server.listen.get_ref();
+                (listen.port() != 0).then(|| format!("{scheme}://{listen}"))
+            }
+        };
+        Ok(Self { own, rules })
+    }
 }
 
 pub(super) fn check(

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use jiff::SignedDuration;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Control;
 use super::error::ApiError;
+use crate::gateway::records::recordable;
 use crate::identity::dpop::Thumbprint;
 use crate::identity::trust::{Admitted, TrustError};
 use crate::identity::{Fault, TokenError};
@@ -84,10 +85,21 @@ impl Control {
                 )
                 .of(&subject.id));
         }
-        let evidence = json!({ "rule": rule, "claims": evidence }).to_string();
-        let evidence = serde_json::from_str(&self.masker.text(&evidence).0).ok();
+        let claims: Map<String, Value> =
+            evidence.into_iter().map(|(name, value)| (name, self.masked(value))).collect();
+        let evidence = Some(json!({ "rule": rule, "claims": claims }));
         let subject = Subject { kind: SubjectKind::Workload { rule }, ..subject };
         Ok(Proven { subject, until: Some(until), longest, evidence })
+    }
+
+    /// A claim as it may be kept.
+    fn masked(&self, claim: Value) -> Value {
+        let text = match claim {
+            Value::Null | Value::Bool(_) | Value::Number(_) => return claim,
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        recordable(&text, &self.masker).into()
     }
 }
 

@@ -515,7 +515,9 @@ fn rules_are_tried_without_a_server(world: &World) -> anyhow::Result<()> {
     );
     let ours = "groups = [\"ci\"]\naudience = \"mcpx\"";
     let trust = format!("{}{dark}", deploy(&ci).replace("groups = [\"ci\"]", ours));
-    let config = site(world, &idp, &ledger.url, &trust).write()?;
+    // A credential that only the server has is in nobody's way.
+    let credential = "credential = { header = \"K\", from = \"env:ONLY_THE_SERVER_HAS_IT\" }";
+    let config = site(world, &idp, &ledger.url, &trust).with(credential).write()?;
     let test = |rule: &str, token: &str, more: &[&str]| {
         let file = world.write("job.token", &format!("{token}\n"))?;
         let mut command = world.command(MCPX)?;

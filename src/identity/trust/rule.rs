@@ -59,6 +59,9 @@ pub enum RuleError {
     Setting(String),
 }
 
+/// More than any issuer's claims have.
+const MOST_DOTS: usize = 8;
+
 /// Issuers that sign tokens for anybody in the world, and the claims that say whose job it is. The
 /// workflow that a job reuses is none of these: anybody may reuse a public one.
 const FOR_ANYBODY: &[(&str, &[&str])] = &[
@@ -125,6 +128,15 @@ impl Rule {
         let open = |what: String| Err(RuleError::Open(what));
         if self.claims.is_empty() {
             return open("without claims every token of that issuer would be let in".to_owned());
+        }
+        // Each dot may be part of a name or not, so that many would take many ways to read.
+        let deep = |claim: &&ClaimRule| {
+            claim.path.is_empty() || claim.path.matches('.').count() > MOST_DOTS
+        };
+        if let Some(deep) = self.claims.iter().find(deep) {
+            let what =
+                format!("{:?} is no claim: a path has 1 to {MOST_DOTS} dots, or none", deep.path);
+            return Err(RuleError::Setting(what));
         }
         if let Some(empty) = self.claims.iter().find(|claim| claim.accepts.is_empty()) {
             return open(format!("the claim {:?} accepts nothing", empty.path));
@@ -261,7 +273,9 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_used_are_refused() {
         let good = || rule("https://gitlab.example.com", &[("project_id", exact("7"))]);
-        let spoiled: [fn(&mut Rule); 8] = [
+        let spoiled: [fn(&mut Rule); 10] = [
+            |rule| rule.claims[0].path = ".".repeat(9),
+            |rule| rule.claims[0].path.clear(),
             |rule| rule.name = "Bad Name".to_owned(),
             |rule| rule.issuer = "http://gitlab.example.com".to_owned(),
             |rule| rule.keys = KeyPlace::Url("http://gitlab.example.com/keys".to_owned()),

@@ -5,8 +5,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroize;
 
 pub use jiff::Timestamp;
@@ -28,12 +29,9 @@ pub fn random<const N: usize>() -> Result<[u8; N], RandomError> {
 
 /// Bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
+    let digit =
+        |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// SHA-256 of bytes.
@@ -61,9 +59,15 @@ const ID_LENGTH: usize = 16;
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(Arc<str>);
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
 
         impl $name {
             /// What every id of this kind begins with.
@@ -77,7 +81,7 @@ macro_rules! id {
                 let bytes: [u8; ID_LENGTH] = random()?;
                 let mut text = String::from($prefix);
                 text.extend(bytes.iter().map(|b| char::from(ID_ALPHABET[usize::from(b & 31)])));
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
 
             /// The id as text.
@@ -94,7 +98,7 @@ macro_rules! id {
                     why: format!("must begin with {:?}", $prefix),
                 })?;
                 if rest.len() == ID_LENGTH && rest.bytes().all(|b| ID_ALPHABET.contains(&b)) {
-                    Ok(Self(text.to_owned()))
+                    Ok(Self(text.into()))
                 } else {
                     Err(InvalidText {
                         what: stringify!($name),
@@ -113,7 +117,7 @@ macro_rules! id {
 
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0
+                id.0.as_ref().to_owned()
             }
         }
 
@@ -147,9 +151,15 @@ id!(
 );
 
 /// A registered MCP server's name: 1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ConnectionName(String);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ConnectionName(Arc<str>);
+
+impl Serialize for ConnectionName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 impl ConnectionName {
     /// The name as text.
@@ -165,7 +175,7 @@ impl FromStr for ConnectionName {
             && text.starts_with(|c: char| c.is_ascii_lowercase())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if shape {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(InvalidText {
                 what: "connection name",
@@ -186,7 +196,7 @@ impl TryFrom<String> for ConnectionName {
 
 impl From<ConnectionName> for String {
     fn from(name: ConnectionName) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 

@@ -350,9 +350,15 @@ fn lists_are_clean_text_or_json() {
     world.answer(
         "GET /api/connections",
         200,
-        json!([{"name": "crm", "description": evil, "transport": "http"}]),
+        json!([
+            {"name": "crm", "description": evil, "transport": "http", "needs_approval": true},
+            {"name": "dbs", "description": "Tables", "transport": "stdio"},
+        ]),
     );
-    assert_eq!(world.ok(&["ls"]), "NAME  TRANSPORT  DESCRIPTION\ncrm   http       x]0;pwned\n");
+    let shown = "NAME  TRANSPORT  ACCESS          DESCRIPTION\n\
+                 crm   http       needs approval  x]0;pwned\n\
+                 dbs   stdio                      Tables\n";
+    assert_eq!(world.ok(&["ls"]), shown);
     let out = world.ok(&["ls", "--json"]);
     assert!(out.is_ascii());
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()[0]["description"], evil);

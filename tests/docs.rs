@@ -113,6 +113,31 @@ fn the_trust_rules_shown_can_be_served() {
     assert!(said.contains("aks, deploy, gitlab, nightly, spiffe"), "{said}");
 }
 
+/// Each `[[issuer]]` block of the page on identity providers is accepted as it stands.
+#[test]
+fn the_issuers_shown_can_be_served() {
+    let text = fs::read_to_string(root().join("docs/identity.md")).unwrap();
+    let shown: Vec<_> = text
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|block| block.contains("[[issuer]]"))
+        .collect();
+    assert!(shown.len() >= 6, "found only {}", shown.len());
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("policies")).unwrap();
+    fs::write(folder.path().join("graph.secret"), "x").unwrap();
+    for block in shown {
+        let server = "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\n";
+        let config = folder.path().join("mcpx.toml");
+        let text = format!("{server}{}", block.replace("/etc/mcpx/", ""));
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcpx"));
+        let output = command.args(["serve", "--check", "--config"]).arg(config).output().unwrap();
+        assert!(output.status.success(), "{block}\n{output:?}");
+    }
+}
+
 #[test]
 fn the_policies_shown_can_be_loaded() {
     let text = fs::read_to_string(root().join("docs/policies.md")).unwrap();
@@ -141,14 +166,17 @@ fn every_error_code_has_its_line() {
         ("src/gateway/respond.rs", r#""mcpx":\{\{"code":"([a-z_]+)""#),
         ("src/upstream/mod.rs", r#"=> "([a-z_]+)""#),
         ("src/identity/error.rs", r#"=> "([a-z_]+)""#),
-        ("src/identity/dpop.rs", r#"=> "(dpop_[a-z_]+)""#),
+        ("src/identity/dpop.rs", r#"=> "([a-z_]*dpop_[a-z_]+)""#),
         ("src/control/error.rs", r#"Self::new\([^"]*"[a-z_]+", "([a-z_]+)""#),
         ("src/control/exchange.rs", r#"(?:over|invalid)\("([a-z_]+)""#),
         ("src/control/approvals.rs", r#""(approval_[a-z]+|not_a_person)""#),
+        ("src/control/requests.rs", r#""((?:approval|grant|needs|too)_[a-z_]+)"[,)]"#),
         ("src/control/session.rs", r#"unauthenticated\("([a-z_]+)""#),
         ("src/control/workload.rs", r#""(token_[a-z]+)""#),
         ("src/identity/trust/mod.rs", r#"=> "(trust_[a-z]+)""#),
-        ("src/control/listen.rs", r#"code: "([a-z_]+)""#),
+        ("src/control/listen.rs", r#"RefusalStage::[A-Za-z]+, "([a-z_]+)""#),
+        ("src/identity/possession.rs", r#"=> "([a-z]+(?:_[a-z]+)+)""#),
+        ("src/identity/certificate.rs", r#"=> "([a-z_]+)""#),
         ("src/broker/channel.rs", r#"Problem::new\([^"]*"([a-z_]+)""#),
         ("src/broker/problem.rs", r#"Self::new\([^"]*"([a-z_]+)""#),
         ("src/broker/stdio/exchange.rs", r#"Problem::new\([^"]*"([a-z_]+)""#),

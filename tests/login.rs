@@ -156,10 +156,12 @@ impl World {
                 url: self.base.clone(),
                 client_id: "mcpx-cli".to_owned(),
                 scopes: vec!["openid".to_owned(), "offline_access".to_owned()],
+                ..IssuerInfo::default()
             }],
             token_endpoint: url("/oauth/token"),
             api: url("/api"),
             log_key: "x".to_owned(),
+            certificates: false,
         }
     }
 
@@ -539,11 +541,17 @@ async fn a_refresh_without_identity_token_keeps_the_new_refresh_token() {
     let world = World::new().await;
     let login = world.login(StorageKind::File).await;
     world.front.drop_id_token.store(true, Ordering::SeqCst);
+    let first = login.id_token().await.unwrap();
     world.clock.advance(580);
-    assert!(matches!(login.id_token().await, Err(LoginError::NoIdToken { .. })));
+    // The old identity token has seconds left, and serves as long.
+    assert!(login.id_token().await.unwrap().matches(first.expose()));
+    world.clock.advance(20);
+    let error = login.id_token().await.err().unwrap();
+    assert!(error.needs_login() && error.to_string().contains("no new one"), "{error}");
+    // Each try has used a refresh token up and kept its successor.
     world.front.drop_id_token.store(false, Ordering::SeqCst);
-    login.id_token().await.unwrap();
-    assert_eq!(world.refreshes(), 2);
+    assert!(!login.id_token().await.unwrap().matches(first.expose()));
+    assert_eq!(world.refreshes(), 3);
 }
 
 #[tokio::test]
@@ -564,7 +572,7 @@ async fn with_a_keyring_nothing_readable_lies_about() {
     for entry in std::fs::read_dir(world.home.path()).unwrap() {
         let text =
             String::from_utf8_lossy(&std::fs::read(entry.unwrap().path()).unwrap()).into_owned();
-        assert!(!text.contains(token.expose()) && !text.contains("refresh_token"), "{text}");
+        assert!(!text.contains(token.expose()) && !text.contains("refresh_token\":"), "{text}");
     }
     world.clock.advance(580);
     world.load().id_token().await.unwrap();

@@ -12,12 +12,15 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use mcpx::broker::grant::GrantSource;
 use mcpx::mcp::sse::Decoder;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
 use super::answers::{MODERN, envelope, for_era};
 use super::child::Pipe;
 use super::payload::{self, Payload};
 use super::place::Place;
+use super::tls;
 use super::upstream::CREDENTIAL;
 use super::ways::{Era, Reach, Route, Way};
 
@@ -262,9 +265,10 @@ impl Http {
             Authorization::Grant(source) => {
                 let token = source.token().await.expect("a grant");
                 let made = source.authorize(method.as_str(), &self.url, &token).expect("a proof");
-                request = request
-                    .header(header::AUTHORIZATION, made.authorization.expose())
-                    .header("dpop", made.proof);
+                request = request.header(header::AUTHORIZATION, made.authorization.expose());
+                if let Some(proof) = made.proof {
+                    request = request.header("dpop", proof);
+                }
             }
         }
         let request = request.body(Full::from(body)).expect("a request");
@@ -278,11 +282,26 @@ impl Http {
             let address = ("127.0.0.1", self.url.port().expect("a port"));
             let stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
             stream.set_nodelay(true).expect("TCP_NODELAY");
-            let (sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
-            tokio::spawn(connection);
-            self.sender = Some(sender);
+            self.sender = Some(if self.url.scheme() == "https" {
+                let shown = match &self.authorization {
+                    Authorization::Grant(source) => source.hold().pem(),
+                    Authorization::Nothing | Authorization::Credential => None,
+                };
+                let name = ServerName::try_from("127.0.0.1").expect("an address");
+                let stream = tls::connector(shown).connect(name, stream).await;
+                speak(stream.expect("a handshake")).await
+            } else {
+                speak(stream).await
+            });
         }
         self.sender.as_mut().expect("just made")
     }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> SendRequest<Full<Bytes>> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+    tokio::spawn(connection);
+    sender
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::child;
 use super::policies;
+use super::tls;
 use super::upstream::CREDENTIAL;
-use super::ways::Reach;
+use super::ways::{Bound, Reach};
 use mcpx::control::issuer::password;
 
 /// How one place differs from another.
@@ -19,6 +20,7 @@ pub struct Options {
     /// What `mcpx connect` runs for.
     pub connects: Vec<Reach>,
     pub nginx: bool,
+    pub bound: Bound,
 }
 
 /// As many policies as the speed targets speak of.
@@ -32,6 +34,7 @@ impl Default for Options {
             message_bytes: None,
             connects: Vec::new(),
             nginx: false,
+            bound: Bound::Key,
         }
     }
 }
@@ -67,7 +70,7 @@ fn config(dir: &Path, port: u16, options: &Options) -> String {
 listen = "127.0.0.1:0"
 data_dir = {data}
 drain = "2s"
-
+{tls}
 {limits}
 [policy]
 dir = "policies"
@@ -85,6 +88,14 @@ name = "{child}"
 command = [{program}, "{argument}", {counts}]
 processes = 1024
 "#,
+        tls = match options.bound {
+            Bound::Key => String::new(),
+            Bound::Certificate => format!(
+                "[server.tls]\ncertificate = {}\nkey = {}\n",
+                text(&tls::certificate()),
+                text(&tls::key())
+            ),
+        },
         limits = limits.unwrap_or_default(),
         child = Reach::Stdio.connection(),
         program = text(&std::env::current_exe().expect("this program's file")),

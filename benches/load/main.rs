@@ -21,6 +21,7 @@
 //! | [`memory`] | busy and resting sessions, a large result |
 //! | [`growth`] | what grows with policies, tools, sessions and log |
 //! | [`process`] | what `/proc` tells of a process; how it ends |
+//! | [`tls`] | certificates, for a run with `--bound cert` |
 //! | [`journal`] | how many syncs the audit log made |
 //! | [`startup`] | how long the command line takes to start |
 //! | [`table`], [`targets`] | the figures, printed |
@@ -54,6 +55,7 @@ mod server;
 mod startup;
 mod table;
 mod targets;
+mod tls;
 mod upstream;
 mod wanted;
 mod ways;
@@ -67,7 +69,7 @@ use self::memory::Rest;
 use self::nginx::Nginx;
 use self::place::Place;
 use self::wanted::{USAGE, Wanted};
-use self::ways::{Cell, Reach, Route, Way};
+use self::ways::{Bound, Cell, Reach, Route, Way};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -85,18 +87,27 @@ fn main() {
         println!("{USAGE}");
         return;
     };
+    if wanted.bound.contains(&Bound::Certificate) && !tls::is_trusted() {
+        assert!(tls::start_again(), "the run over TLS failed");
+        return;
+    }
     process::raise_open_files(8192);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         match wanted.growth {
             Some(growth) => growth::run(growth, &wanted).await,
-            None => run(&wanted).await,
+            None => {
+                for bound in &wanted.bound {
+                    run(&wanted, *bound).await;
+                }
+            }
         }
     });
 }
 
-async fn run(wanted: &Wanted) {
+async fn run(wanted: &Wanted, bound: Bound) {
     let begun = Instant::now();
+    println!("tokens are bound to {}", bound.describe());
     let nginx = Nginx::version();
     match &nginx {
         Some(version) => println!("{version}"),
@@ -107,8 +118,8 @@ async fn run(wanted: &Wanted) {
     let connects = [Reach::Http, Reach::Stdio].into_iter().filter(|reach| {
         cells.iter().any(|cell| cell.way == Way::Connect && cell.route.reach == *reach)
     });
-    let options =
-        Options { connects: connects.collect(), nginx: uses(Way::Nginx), ..Options::default() };
+    let (connects, nginx) = (connects.collect(), uses(Way::Nginx));
+    let options = Options { connects, nginx, bound, ..Options::default() };
     let place = Place::open(&options).await;
     println!("{}", describe(&place));
     println!("{}\n", startup::measure(&place, wanted.startups).await);
@@ -118,7 +129,7 @@ async fn run(wanted: &Wanted) {
     println!("{}", place.close(load::calls(&tallies)));
 
     let mut lines = targets::of_table(&tallies, sync);
-    if wanted.idle > 0 {
+    if wanted.idle > 0 && bound == Bound::Key {
         lines.push(memory::busy(256).await);
         lines.push(memory::rest(wanted.idle, Rest::Silent).await.line(IDLE_LIMIT));
         lines.push(memory::rest(wanted.idle, Rest::Listening).await.line(IDLE_LIMIT));

@@ -1,4 +1,5 @@
-//! nginx as a plain reverse proxy, for comparison: no TLS, no check of anybody, no access log.
+//! nginx as a plain reverse proxy, for comparison: no check of anybody, no access log, and TLS only
+//! where the gateway has it too.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -6,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::process::{self, Process};
+use super::tls;
+use super::ways::Bound;
 
 pub struct Nginx {
     process: Process,
@@ -20,14 +23,14 @@ impl Nginx {
     }
 
     /// Starts it in front of `upstream`, a port of this machine.
-    pub fn start(dir: &Path, upstream: u16) -> Self {
+    pub fn start(dir: &Path, upstream: u16, bound: Bound) -> Self {
         let dir = dir.join("nginx");
         std::fs::create_dir(&dir).expect("a folder");
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("its address").port();
         drop(free);
         let file = dir.join("nginx.conf");
-        std::fs::write(&file, configuration(&dir, upstream, port)).expect("a configuration");
+        std::fs::write(&file, configuration(&dir, upstream, port, bound)).expect("a configuration");
         let child = Command::new(PROGRAM)
             .arg("-c")
             .arg(&file)
@@ -58,8 +61,16 @@ impl Nginx {
 
 const PROGRAM: &str = "nginx";
 
-fn configuration(dir: &Path, upstream: u16, port: u16) -> String {
+fn configuration(dir: &Path, upstream: u16, port: u16, bound: Bound) -> String {
     let dir = dir.display();
+    let (ssl, files) = match bound {
+        Bound::Key => ("", String::new()),
+        Bound::Certificate => {
+            let (certificate, key) = (tls::certificate(), tls::key());
+            let (certificate, key) = (certificate.display(), key.display());
+            (" ssl", format!("ssl_certificate {certificate};\n        ssl_certificate_key {key};"))
+        }
+    };
     format!(
         r#"daemon off;
 worker_processes auto;
@@ -86,7 +97,8 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{ssl};
+        {files}
         location / {{
             proxy_pass http://bench;
             proxy_http_version 1.1;

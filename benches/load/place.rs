@@ -20,7 +20,7 @@ use super::nginx::Nginx;
 use super::process::{self, Process};
 use super::server::{self, Server};
 use super::upstream::Upstream;
-use super::ways::{Reach, Way};
+use super::ways::{Bound, Reach, Way};
 
 /// Everything that runs. Dropped in this order: clients of a server before the server.
 pub struct Place {
@@ -32,6 +32,7 @@ pub struct Place {
     pub server: Server,
     upstream: Upstream,
     journal: RefCell<Journal>,
+    bound: Bound,
     folder: tempfile::TempDir,
 }
 
@@ -50,7 +51,7 @@ impl Place {
         let dir = folder.path();
         let upstream = Upstream::start();
         config::write(dir, upstream.port, options);
-        let nginx = options.nginx.then(|| Nginx::start(dir, upstream.port));
+        let nginx = options.nginx.then(|| Nginx::start(dir, upstream.port, options.bound));
         let server = Server::start(dir);
         let home = dir.join("home");
         let (login, info) = log_in(&server.url, &home).await;
@@ -60,7 +61,8 @@ impl Place {
         };
         let connects = options.connects.iter().map(connect).collect();
         let journal = RefCell::new(Journal::new(&dir.join("data/log/journal")));
-        Self { connects, login, info, home, nginx, server, upstream, journal, folder }
+        let bound = options.bound;
+        Self { connects, login, info, home, nginx, server, upstream, journal, bound, folder }
     }
 
     pub fn folder(&self) -> &Path {
@@ -77,7 +79,13 @@ impl Place {
         let local = |port: u16| format!("http://127.0.0.1:{port}{path}").parse().expect("a URL");
         match way {
             Way::Direct => local(self.upstream.port),
-            Way::Nginx => local(self.nginx.as_ref().expect("nginx was started").port),
+            Way::Nginx => {
+                let mut url = local(self.nginx.as_ref().expect("nginx was started").port);
+                if self.bound == Bound::Certificate {
+                    url.set_scheme("https").expect("a scheme like the other");
+                }
+                url
+            }
             Way::Gateway => format!("{}mcp/{name}", self.info.server).parse().expect("a URL"),
             Way::Connect => self.connect(reach).2.clone(),
         }

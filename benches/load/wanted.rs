@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::growth::{GROWTHS, Growth};
 use super::payload::Payload;
-use super::ways::{BASE, Cell, ROUTES, Route, WAYS, Way};
+use super::ways::{BASE, BOUNDS, Bound, Cell, ROUTES, Route, WAYS, Way};
 
 pub struct Wanted {
     sessions: Vec<usize>,
@@ -19,6 +19,8 @@ pub struct Wanted {
     /// How many sessions are opened and left alone; none skips what is measured of memory.
     pub idle: usize,
     pub growth: Option<Growth>,
+    /// One run for each.
+    pub bound: Vec<Bound>,
     /// How many records the log grows to.
     pub records: Vec<u64>,
 }
@@ -27,6 +29,7 @@ pub const USAGE: &str = "\
 cargo bench --bench load -- [--quick] [--sessions 1,32,256] [--seconds 120] [--rounds 2]
     [--payloads 200,10k,10k-dense,2k-sse,200-sse,2k-dense] [--ways direct,nginx,gateway,connect]
     [--routes legacy-http,modern-http,legacy-stdio,modern-stdio] [--startups 10] [--idle 10000]
+    [--bound dpop,cert]
 cargo bench --bench load -- --growth policies|tools|sessions|log [--seconds 60] [--idle 10000]
     [--records 10000,100000,1000000]";
 
@@ -50,6 +53,7 @@ impl Wanted {
             startups: if quick { 3 } else { 10 },
             idle: if quick { 0 } else { 10_000 },
             growth: None,
+            bound: vec![Bound::Key],
             records: vec![10_000, 100_000, 1_000_000],
         };
         let mut args = args.iter();
@@ -69,6 +73,7 @@ impl Wanted {
                 }
                 "--ways" => wanted.ways = chosen(&WAYS, args.next()?, Way::name)?,
                 "--routes" => wanted.routes = Some(chosen(&ROUTES, args.next()?, Route::name)?),
+                "--bound" => wanted.bound = chosen(&BOUNDS, args.next()?, Bound::name)?,
                 "--growth" => {
                     let one = chosen(&GROWTHS, args.next()?, Growth::name)?;
                     wanted.growth = one.first().copied();

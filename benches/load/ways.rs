@@ -93,6 +93,33 @@ impl Route {
     }
 }
 
+/// What tokens are bound to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bound {
+    /// A key, with a proof for each request, over plain HTTP.
+    Key,
+    /// The certificate of the connection: gateway and nginx speak TLS.
+    Certificate,
+}
+
+pub const BOUNDS: [Bound; 2] = [Bound::Key, Bound::Certificate];
+
+impl Bound {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Key => "dpop",
+            Self::Certificate => "cert",
+        }
+    }
+
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Key => "a key, with a proof for each request; plain HTTP",
+            Self::Certificate => "the connection's certificate; gateway and nginx over TLS",
+        }
+    }
+}
+
 /// One line of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cell {

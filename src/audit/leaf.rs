@@ -6,7 +6,7 @@
 use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::record::Record;
 use super::tree::Hash;
@@ -102,9 +102,15 @@ impl Envelope {
 }
 
 /// A salted SHA-256 of a body. It tells nothing of the body to whoever lacks the salt.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Commitment(Hash);
+
+impl Serialize for Commitment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_string())
+    }
+}
 
 impl Commitment {
     /// Commits to a body.
@@ -140,12 +146,6 @@ impl TryFrom<String> for Commitment {
     type Error = InvalidText;
     fn try_from(text: String) -> Result<Self, InvalidText> {
         text.parse()
-    }
-}
-
-impl From<Commitment> for String {
-    fn from(commitment: Commitment) -> Self {
-        commitment.to_string()
     }
 }
 

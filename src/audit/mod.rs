@@ -36,6 +36,7 @@
 //! poisons the recorder: it refuses everything until a restart has read and checked the log.
 //! Anything that no crash can explain makes opening fail and changes nothing in the journal.
 
+mod commit;
 mod disk;
 mod folder;
 mod frame;
@@ -57,6 +58,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use commit::{Commit, Commits, Lookup, Place};
 pub use folder::{Report, verify_folder};
 pub use frame::MAX_BODY;
 pub use key::{KeyError, LogKey};
@@ -64,6 +66,8 @@ pub use leaf::{Commitment, Leaf, LeafError, MAX_LEAF};
 pub use log::{OpenError, Opened};
 pub use note::{Checkpoint, NoteError, SignedCheckpoint, VerifierKey};
 pub use reader::{BodyLocation, Committed, Entries, ReadError, Reader};
+#[cfg(test)]
+pub(crate) use record::tests::STORED;
 pub use record::{Confinement, Outcome, Record, RefusalStage, Shape, Verdict};
 pub use recorder::{Durable, Entry, Evidence, RecordError, Recorder};
 pub use tile::{Tile, TileKind};

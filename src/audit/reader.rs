@@ -8,10 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::commit::{Commits, Lookup};
 use super::frame::body_fits;
 use super::leaf::{Commitment, Leaf, LeafError};
 use super::publish::{CHECKPOINT, missing};
-use super::segment::{Fault, Frame, Segment, list_segments, segment_path};
+use super::segment::{Fault, Segment, list_segments, segment_path};
 use super::tile::Tile;
 use crate::types::InvalidText;
 
@@ -100,12 +101,17 @@ impl Reader {
     /// The entries from `from` on, in order. Ends where the journal ends, and goes on from there
     /// when it is asked again after more has been committed.
     pub fn entries(&self, from: u64) -> Entries {
-        Entries {
-            root: self.root.clone(),
-            next: from,
-            segment: None,
-            frame: Vec::new().into_iter(),
-        }
+        Entries { commits: self.commits(from), read: Vec::new().into_iter() }
+    }
+
+    /// The commits from the entry `from` on, in order, as [`Self::entries`] but unread.
+    pub fn commits(&self, from: u64) -> Commits {
+        Commits::new(self.root.clone(), from)
+    }
+
+    /// What finds entries again whose places are known.
+    pub fn lookup(&self) -> Lookup {
+        Lookup::new(self.root.clone())
     }
 
     /// A body, checked against the commitment that its leaf holds.
@@ -147,12 +153,9 @@ impl Reader {
 /// The entries of a log in order; from [`Reader::entries`].
 #[derive(Debug)]
 pub struct Entries {
-    root: PathBuf,
-    /// The index of the entry after those in `frame`.
-    next: u64,
-    segment: Option<Segment>,
+    commits: Commits,
     /// What has been read and not given out.
-    frame: std::vec::IntoIter<Committed>,
+    read: std::vec::IntoIter<Committed>,
 }
 
 impl Entries {
@@ -164,78 +167,16 @@ impl Entries {
     /// [`ReadError`]; asking again tries again.
     pub fn next_below(&mut self, end: u64) -> Result<Option<Committed>, ReadError> {
         loop {
-            match self.frame.as_slice().first() {
-                Some(entry) if entry.index < end => return Ok(self.frame.next()),
+            match self.read.as_slice().first() {
+                Some(entry) if entry.index < end => return Ok(self.read.next()),
                 Some(_) => return Ok(None),
-                None if self.next >= end => return Ok(None),
+                None if self.commits.next >= end => return Ok(None),
                 None => {}
             }
-            if !self.read_frame()? {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Reads the frame that holds the next entry; whether there is one.
-    fn read_frame(&mut self) -> Result<bool, ReadError> {
-        loop {
-            let mut segment = match self.segment.take() {
-                Some(segment) => segment,
-                None => match self.find_segment()? {
-                    Some(segment) => segment,
-                    None => return Ok(false),
-                },
-            };
-            let wanted = self.next;
-            let damaged = |first, fault| damaged(first, fault, wanted);
-            let first = segment.first;
-            // Whole frames before the wanted entry are passed over by their headers alone.
-            let header = match segment.peek() {
-                Ok(header) => header,
-                // The frame that is being written now, or was when the machine stopped.
-                Err(Fault::Short) => {
-                    self.segment = Some(segment);
-                    return Ok(false);
-                }
-                Err(fault) => return Err(damaged(first, fault)),
-            };
-            match header {
-                None => {
-                    // The end of the journal, or of this segment.
-                    let more = self.find_segment()?.filter(|found| found.first > first);
-                    let ended = more.is_none();
-                    self.segment = Some(more.unwrap_or(segment));
-                    if ended {
-                        return Ok(false);
-                    }
-                }
-                Some(header) if header.first + u64::from(header.count) <= wanted => {
-                    segment.skip(&header);
-                    self.segment = Some(segment);
-                }
-                Some(_) => {
-                    let frame = segment.next().map_err(|fault| damaged(first, fault))?;
-                    if let Some(frame) = frame {
-                        self.frame = read_entries(first, &frame, wanted)?.into_iter();
-                        self.next = frame.header.first + u64::from(frame.header.count);
-                    }
-                    self.segment = Some(segment);
-                    return Ok(true);
-                }
-            }
-        }
-    }
-
-    /// The segment in which the next entry stands, or will.
-    fn find_segment(&self) -> Result<Option<Segment>, ReadError> {
-        let segments = list_segments(&self.root)
-            .map_err(|source| ReadError::Io { file: "journal".into(), source })?;
-        let Some(first) = segments.into_iter().rev().find(|first| *first <= self.next) else {
-            return Ok(None);
-        };
-        match Segment::open(&self.root, first) {
-            Ok((segment, _)) => Ok(Some(segment)),
-            Err(fault) => Err(damaged(first, fault, self.next)),
+            let from = self.commits.next;
+            let Some(commit) = self.commits.next_below(u64::MAX)? else { return Ok(None) };
+            // After an error it is the next one still.
+            self.read = commit.entries().inspect_err(|_| self.commits.rewind(from))?.into_iter();
         }
     }
 }
@@ -250,25 +191,7 @@ impl Iterator for Entries {
     }
 }
 
-fn read_entries(segment: u64, frame: &Frame, from: u64) -> Result<Vec<Committed>, ReadError> {
-    let head = frame.head().map_err(|fault| damaged(segment, fault, from))?;
-    let mut entries = Vec::with_capacity(head.entries.len());
-    for (entry, index) in head.entries.iter().zip(frame.header.first..) {
-        if index < from {
-            continue;
-        }
-        let leaf = Leaf::decode(entry.leaf).map_err(|source| ReadError::Leaf { index, source })?;
-        let body_at = entry.body.map(|span| BodyLocation {
-            segment,
-            offset: frame.body_offset(span),
-            length: span.length,
-        });
-        entries.push(Committed { index, leaf, body_at });
-    }
-    Ok(entries)
-}
-
-fn damaged(segment: u64, fault: Fault, index: u64) -> ReadError {
+pub(super) fn damaged(segment: u64, fault: Fault, index: u64) -> ReadError {
     let file = segment_path(segment).display().to_string();
     match fault {
         Fault::Io(source) => ReadError::Io { file, source },

@@ -44,6 +44,12 @@ pub enum Record {
         connection: ConnectionName,
         /// Until when.
         expires: Timestamp,
+        /// The yes that was used up for it, where policy did not give it by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approval: Option<ApprovalId>,
+        /// Until when it can be renewed at most, where a yes says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ends: Option<Timestamp>,
     },
     /// A grant's end moved.
     GrantRenewed {
@@ -278,6 +284,75 @@ pub enum Record {
         /// Who read.
         by: SubjectId,
     },
+    /// Another key signs grant tokens from here on.
+    KeyRotated {
+        /// Its id, the thumbprint of its public half.
+        key: String,
+        /// The key that signed before.
+        previous: String,
+        /// Until when that one verifies.
+        until: Timestamp,
+    },
+    /// A key that signed before verifies no more.
+    KeyRetired {
+        /// Its id.
+        key: String,
+    },
+    /// Somebody asks for a grant that a human must agree to. Why and for what is in the body.
+    GrantRequested {
+        /// The approval.
+        approval: ApprovalId,
+        /// Who asks.
+        subject: SubjectId,
+        /// What they want to use.
+        connection: ConnectionName,
+        /// The rule that demands a yes.
+        rule: String,
+        /// The groups that may say it.
+        from_groups: Vec<String>,
+        /// SHA-256 of the grant that a yes will hold for, in hex.
+        binding: String,
+        /// For how long, in seconds.
+        seconds: i64,
+        /// The grant that is to live longer, where no new one is asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        extends: Option<GrantId>,
+        /// Until when a yes can be given and used.
+        expires: Timestamp,
+    },
+    /// A yes was used up to let a grant live longer.
+    GrantExtended {
+        /// The grant.
+        grant: GrantId,
+        /// Whose it is.
+        subject: SubjectId,
+        /// The yes.
+        approval: ApprovalId,
+        /// Until when it can be renewed now.
+        ends: Timestamp,
+    },
+    /// A grant ended early, since what it stood on is gone: at its renewal policy said no.
+    GrantEnded {
+        /// The grant.
+        grant: GrantId,
+        /// Whose it was.
+        subject: SubjectId,
+        /// Our own stable word for why.
+        code: String,
+    },
+    /// Nothing runs any more under a grant that was revoked or ended.
+    RevocationEnforced {
+        /// The grant.
+        grant: GrantId,
+        /// How many calls and streams were open under it.
+        streams: u32,
+        /// How long it took, in milliseconds: from the request to revoke it, or the refused
+        /// renewal, to the end of the last one.
+        millis: u64,
+        /// How many were still open when nobody waited for them any more.
+        #[serde(default, skip_serializing_if = "none_left")]
+        left: u32,
+    },
 }
 
 impl Record {
@@ -309,6 +384,10 @@ pub enum Confinement {
     Partial,
     /// All of it.
     Full,
+}
+
+fn none_left(number: &u32) -> bool {
+    *number == 0
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -393,12 +472,12 @@ pub enum Outcome {
 const MAX_METHOD: usize = 64;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::audit::leaf::Leaf;
 
     /// One line of each variant as version 1 wrote it. Never edit a line: add new ones.
-    const STORED: &[&str] = &[
+    pub(crate) const STORED: &[&str] = &[
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"started","version":"0.1.0","config_hash":"00ff"}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00.000001Z","kind":"stopped"}"#,
         r#"{"v":1,"at":"2026-08-01T10:00:00Z","kind":"policy_loaded","hash":"ab12"}"#,
@@ -429,6 +508,15 @@ mod tests {
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_ended","connection":"crm","process":7,"asked":true,"signal":9}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_stderr","connection":"crm","process":7,"session":"ses_0000000000000000","lines":2,"dropped":9,"body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"child_dropped","connection":"crm","process":7,"code":"no_owner","count":4}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"key_rotated","key":"k2","previous":"k1","until":"2026-11-20T10:16:00Z"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"key_retired","key":"k1"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_issued","grant":"gr_0000000000000000","session":"ses_0000000000000000","subject":"sub_0000000000000000","connection":"crm","expires":"2026-11-20T10:15:00Z","approval":"apr_0000000000000000","ends":"2026-11-20T11:00:00Z"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_requested","approval":"apr_0000000000000000","subject":"sub_0000000000000000","connection":"crm","rule":"r1","from_groups":["leads"],"binding":"00ff","seconds":3600,"expires":"2026-11-20T11:00:00Z","body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_requested","approval":"apr_0000000000000000","subject":"sub_0000000000000000","connection":"crm","rule":"r1","from_groups":["leads"],"binding":"00ff","seconds":3600,"extends":"gr_0000000000000000","expires":"2026-11-20T11:00:00Z"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_extended","grant":"gr_0000000000000000","subject":"sub_0000000000000000","approval":"apr_0000000000000000","ends":"2026-11-20T11:00:00Z"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_ended","grant":"gr_0000000000000000","subject":"sub_0000000000000000","code":"policy_denied"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"revocation_enforced","grant":"gr_0000000000000000","streams":3,"millis":12}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"revocation_enforced","grant":"gr_0000000000000000","streams":3,"millis":2000,"left":1}"#,
     ];
 
     #[test]
@@ -464,10 +552,16 @@ mod tests {
             Record::ChildEnded { .. } => 20,
             Record::ChildStderr { .. } => 21,
             Record::ChildDropped { .. } => 22,
+            Record::KeyRotated { .. } => 23,
+            Record::KeyRetired { .. } => 24,
+            Record::GrantRequested { .. } => 25,
+            Record::GrantExtended { .. } => 26,
+            Record::GrantEnded { .. } => 27,
+            Record::RevocationEnforced { .. } => 28,
         };
         let seen: std::collections::BTreeSet<usize> =
             STORED.iter().map(|l| name(&Leaf::decode(l.as_bytes()).unwrap().record)).collect();
-        assert_eq!(seen.len(), 23);
+        assert_eq!(seen.len(), 29);
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub(super) fn list_segments(root: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// One frame's header and head, whose hash was right.
+#[derive(Debug)]
 pub(super) struct Frame {
     /// Where in its segment the frame begins.
     pub(super) at: u64,

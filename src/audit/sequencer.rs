@@ -161,7 +161,7 @@ enum Next {
 }
 
 /// How far behind the journal the published checkpoint may be.
-const PUBLISH_WITHIN: Duration = Duration::from_millis(250);
+const PUBLISH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Publish anyway once this many entries wait for it.
-const PUBLISH_ENTRIES: u64 = 2048;
+const PUBLISH_ENTRIES: u64 = 8192;

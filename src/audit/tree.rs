@@ -7,7 +7,7 @@ use std::fmt;
 
 use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 
-use crate::types::InvalidText;
+use crate::types::{InvalidText, hex};
 
 /// A SHA-256 value. Shown in hex.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl CompactRange {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.0))
     }
 }
 

@@ -1,5 +1,6 @@
-//! One authorised way to one connection at the gateway. Every request carries a grant token and a
-//! fresh proof for just this request (RFC 9449).
+//! One authorised way to one connection at the gateway. Every request carries a grant token, and
+//! shows what it is bound to: by a fresh proof for just this request (RFC 9449), or by the
+//! certificate of the connection that it is sent on (RFC 8705).
 //!
 //! A POST is sent a second time only after the gateway itself said that it did not accept the
 //! grant, which it says before it forwards anything. After any other failure the call may have
@@ -58,7 +59,8 @@ impl Channel {
     /// # Errors
     /// [`ChannelError::Client`] when the TLS stack cannot be set up.
     pub fn new(url: Url, source: GrantSource) -> Result<Self, ChannelError> {
-        Ok(Self { http: streaming_client(&url)?, url, source })
+        let identity = source.identity().map_err(ChannelError::Client)?;
+        Ok(Self { http: streaming_client(&url, identity.as_ref())?, url, source })
     }
 
     /// Where requests go.
@@ -72,6 +74,12 @@ impl Channel {
     /// [`ChannelError::Grant`].
     pub async fn grant(&self) -> Result<GrantToken, ChannelError> {
         Ok(self.source.grant().await?)
+    }
+
+    /// Keeps a grant that is in use alive, for as long as this is polled: streams on which nobody
+    /// sends anything must not end with it.
+    pub async fn keep(&self) {
+        self.source.keep().await;
     }
 
     /// Sends one request and gives the response with its body still streaming. Dropping either
@@ -103,11 +111,14 @@ impl Channel {
             return Ok(response);
         }
         let (response, refusal) = self.read_refusal(response).await?;
-        if !is_renewable(&refusal.code) {
+        if self.source.learn(&refusal.code, response.headers(), &grant.token) {
+            tracing::debug!(code = refusal.code, "the gateway wants it in another way");
+        } else if is_renewable(&refusal.code) {
+            tracing::debug!(code = refusal.code, "the gateway wants another grant");
+            self.source.forget(&grant.token);
+        } else {
             return Ok(response);
         }
-        tracing::debug!(code = refusal.code, "the gateway wants another grant");
-        self.source.forget(&grant.token);
         let grant = self.source.grant().await?;
         self.send_with(url, &grant, method, headers, body).await
     }
@@ -121,10 +132,10 @@ impl Channel {
         body: Bytes,
     ) -> Result<reqwest::Response, ChannelError> {
         let authorization = self.source.authorize(method.as_str(), url, &grant.token)?;
-        for (name, value) in [
-            (header::AUTHORIZATION, authorization.authorization.expose()),
-            (header::HeaderName::from_static("dpop"), &authorization.proof),
-        ] {
+        let proof = authorization.proof.as_deref();
+        let bearer = (header::AUTHORIZATION, authorization.authorization.expose());
+        let proof = proof.map(|proof| (header::HeaderName::from_static("dpop"), proof));
+        for (name, value) in std::iter::once(bearer).chain(proof) {
             // Tokens and proofs are base64url and dots; a server that sent anything else gets a
             // request without it, and refuses.
             if let Ok(mut value) = HeaderValue::from_str(value) {
@@ -251,7 +262,10 @@ fn is_renewable(code: &str) -> bool {
 
 /// A client without a deadline for the whole exchange, since streams stay open for hours, and
 /// without redirects, which would carry a token elsewhere.
-fn streaming_client(url: &Url) -> Result<reqwest::Client, ChannelError> {
+fn streaming_client(
+    url: &Url,
+    identity: Option<&reqwest::Identity>,
+) -> Result<reqwest::Client, ChannelError> {
     let builder = || {
         let builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -262,6 +276,10 @@ fn streaming_client(url: &Url) -> Result<reqwest::Client, ChannelError> {
             .tcp_keepalive(Duration::from_secs(30))
             .http2_keep_alive_interval(Duration::from_secs(20))
             .http2_keep_alive_timeout(Duration::from_secs(20));
+        let builder = match identity {
+            Some(identity) => builder.identity(identity.clone()),
+            None => builder,
+        };
         if fetch::is_loopback(url) { builder.no_proxy() } else { builder }
     };
     // Without CA certificates on the system, plain loopback must still work.

@@ -17,6 +17,10 @@ use super::home::{Home, HomeError};
 use crate::identity::private_file;
 use crate::types::{Identity, RandomError, Secret, random};
 
+pub use kernel::KernelKeyring;
+
+mod kernel;
+
 const FILE: &str = "tokens";
 const SERVICE: &str = "mcpx";
 const VERSION: u32 = 1;
@@ -28,6 +32,8 @@ const KEY_LENGTH: usize = 32;
 pub enum StorageKind {
     /// Sealed under a key in the operating system's keyring.
     Keyring,
+    /// Sealed under a key in the Linux kernel's keyring.
+    Keyutils,
     /// Plain in a file with mode 0600.
     File,
 }
@@ -52,7 +58,7 @@ pub struct Tokens {
 pub enum CredentialError {
     /// No keyring answers.
     #[error(
-        "no keyring answers here ({why}); to keep the tokens in a private file instead, run: mcpx login --insecure-file"
+        "no keyring answers here ({why}); choose: mcpx login --keyutils (Linux: the kernel keeps the key until the next reboot), or mcpx login --insecure-file (a private file, unencrypted)"
     )]
     NoKeyring {
         /// What the platform said.
@@ -140,6 +146,10 @@ impl TokenStore {
     /// The store for a login to `server`.
     pub fn new(home: Home, kind: StorageKind, server: &str, keyring: Arc<dyn Keyring>) -> Self {
         let user = format!("{server} {}", home.tag());
+        let keyring = match kind {
+            StorageKind::Keyutils => Arc::new(KernelKeyring),
+            StorageKind::Keyring | StorageKind::File => keyring,
+        };
         Self { home, kind, user, keyring }
     }
 
@@ -154,7 +164,7 @@ impl TokenStore {
     /// [`CredentialError::NoKeyring`].
     pub async fn check(&self) -> Result<(), CredentialError> {
         self.blocking(|store| match store.kind {
-            StorageKind::Keyring => store.sealing_key(true).map(drop),
+            StorageKind::Keyring | StorageKind::Keyutils => store.sealing_key(true).map(drop),
             StorageKind::File => Ok(()),
         })
         .await
@@ -183,9 +193,12 @@ impl TokenStore {
     pub async fn clear(&self) -> Result<(), CredentialError> {
         self.blocking(|store| {
             // The file first: without it the key opens nothing.
+            private_file::sweep(&store.home.file(FILE)).map_err(HomeError::from)?;
             private_file::remove(&store.home.file(FILE)).map_err(HomeError::from)?;
             match store.kind {
-                StorageKind::Keyring => store.keyring.delete(&store.user).map_err(no_keyring),
+                StorageKind::Keyring | StorageKind::Keyutils => {
+                    store.keyring.delete(&store.user).map_err(no_keyring)
+                }
                 StorageKind::File => Ok(()),
             }
         })
@@ -210,7 +223,7 @@ impl TokenStore {
         }
         let stored: Stored = match (self.kind, file.sealed, file.tokens) {
             (StorageKind::File, None, Some(stored)) => stored,
-            (StorageKind::Keyring, Some(sealed), None) => {
+            (StorageKind::Keyring | StorageKind::Keyutils, Some(sealed), None) => {
                 let plain = self.open(&sealed)?;
                 serde_json::from_slice(&plain)
                     .map_err(|_| CredentialError::Unreadable { why: "damaged" })?
@@ -228,7 +241,7 @@ impl TokenStore {
                 sealed: None,
                 tokens: Some(&stored),
             }),
-            StorageKind::Keyring => {
+            StorageKind::Keyring | StorageKind::Keyutils => {
                 let mut plain = serde_json::to_vec(&stored).map_err(damaged)?;
                 let sealed = self.seal(&mut plain)?;
                 serde_json::to_vec(&FileRef {
@@ -239,6 +252,8 @@ impl TokenStore {
             }
         };
         let file = Zeroizing::new(file.map_err(damaged)?);
+        // Under the lock nobody else writes: what is there was left by a process that died.
+        private_file::sweep(&self.home.file(FILE)).map_err(HomeError::from)?;
         private_file::write(&self.home.file(FILE), &file).map_err(HomeError::from)?;
         Ok(())
     }

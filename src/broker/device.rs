@@ -1,41 +1,49 @@
-//! OpenID Connect with an issuer, as a public client: discovery, the device flow (RFC 8628),
-//! refresh, and revocation (RFC 7009).
+//! OpenID Connect with an issuer, as a public client: discovery, the device flow (RFC 8628), the
+//! browser (`browser`), refresh, and revocation (RFC 7009).
 //!
 //! Every identity token is verified here before anything is made of it: by the issuer's published
-//! keys, for our client, with an asymmetric algorithm.
+//! keys, for our client, with an asymmetric algorithm. So that a login can be renewed while the
+//! issuer's metadata or keys cannot be had, the last good ones are kept (`known`).
 
 use std::future::Future;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use openidconnect::core::{
-    CoreAuthDisplay, CoreAuthPrompt, CoreClaimName, CoreClaimType, CoreClientAuthMethod,
-    CoreDeviceAuthorizationResponse, CoreErrorResponseType, CoreGenderClaim, CoreGrantType,
-    CoreIdTokenVerifier, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm, CoreJwsSigningAlgorithm, CoreResponseMode, CoreResponseType,
-    CoreRevocableToken, CoreRevocationErrorResponse, CoreSubjectIdentifierType,
-    CoreTokenIntrospectionResponse, CoreTokenType,
+    CoreDeviceAuthorizationResponse, CoreErrorResponseType, CoreIdTokenVerifier,
+    CoreJwsSigningAlgorithm,
 };
 use openidconnect::{
-    AdditionalClaims, AdditionalProviderMetadata, AuthType, Client, ClientId,
-    DeviceAuthorizationUrl, DeviceCodeErrorResponseType, DiscoveryError, EmptyExtraTokenFields,
-    EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenFields, IssuerUrl, Nonce,
-    OAuth2TokenResponse as _, ProviderMetadata, RefreshToken, RequestTokenError, Scope,
-    StandardErrorResponse, StandardTokenResponse, TokenResponse as _,
+    AuthType, AuthUrl, ClaimsVerificationError, Client, ClientId, ClientSecret,
+    DeviceAuthorizationUrl, DeviceCodeErrorResponseType, DiscoveryError, IssuerUrl, Nonce,
+    OAuth2TokenResponse as _, RefreshToken, RequestTokenError, Scope, TokenResponse as _,
 };
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use url::Url;
 
+use self::known::Known;
+use self::wire::{Metadata, OidcClient, OtherClaims, Response, caller, network};
+use super::home::{Home, HomeError};
 use super::login::LoginError;
 use super::server::IssuerInfo;
 use crate::identity::fetch::{self, FetchError};
+use crate::identity::oidc::find_claim;
 use crate::types::{Identity, Secret};
+
+pub use browser::BrowserPrompt;
+
+mod browser;
+mod known;
+mod loopback;
+mod wire;
 
 /// A device flow never lasts longer than this, whatever the issuer says.
 const MAX_FLOW: Duration = Duration::from_secs(30 * 60);
 
 /// An issuer that wants fewer polls than this offers no usable device flow.
 const MAX_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
+/// Nobody is asked more often than this, whatever interval they name.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the user has to do: open the address, compare the code, and log in there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,53 +68,101 @@ pub(super) struct Answer {
 
 pub(super) struct VerifiedToken {
     pub(super) token: Secret,
+    pub(super) issued: i64,
     pub(super) expires: i64,
     pub(super) identity: Identity,
 }
 
 /// One issuer, discovered.
 pub(super) struct IssuerClient {
-    issuer: String,
-    scopes: Vec<String>,
+    info: IssuerInfo,
     client: OidcClient,
     device: Option<DeviceAuthorizationUrl>,
+    /// Where a browser is sent; `None` where the issuer offers no code with PKCE.
+    authorization: Option<AuthUrl>,
+    /// Whether an answer through a browser has to name its issuer (RFC 9207).
+    names_itself: bool,
     revocation: Option<String>,
     http: reqwest::Client,
 }
 
 impl IssuerClient {
-    /// Reads the issuer's discovery document and keys.
-    pub(super) async fn discover(info: &IssuerInfo) -> Result<Self, LoginError> {
-        let issuer = info.url.clone();
-        let broken = |why: String| LoginError::Issuer { issuer: info.url.clone(), why };
-        let url = fetch::safe_url(&info.url).map_err(|error| broken(error.chain()))?;
-        let http = fetch::client_for(&url).map_err(|error| broken(error.chain()))?;
-        let issuer_url = IssuerUrl::new(issuer.clone()).map_err(|e| broken(e.to_string()))?;
-        let metadata = Metadata::discover_async(issuer_url.clone(), &caller(&http)).await.map_err(
-            |error| match error {
-                DiscoveryError::Request(source) => network(&info.url, source),
-                DiscoveryError::Parse(error) => broken(error.to_string()),
-                other => broken(other.to_string()),
-            },
-        )?;
+    /// Reads the issuer's discovery document and keys, and keeps them in the home.
+    pub(super) async fn discover(
+        info: &IssuerInfo,
+        home: &Home,
+        now: i64,
+    ) -> Result<Self, LoginError> {
+        let http = Self::http(info)?;
+        let metadata = Self::fetch(info, &http).await?;
+        Known::keep(home, &info.url, &metadata, now);
+        Self::new(info, &metadata, http)
+    }
+
+    /// As [`Self::discover`]; or what it found at most a day ago, if the issuer does not answer now:
+    /// its token endpoint may work all the same.
+    pub(super) async fn discover_or_recall(
+        info: &IssuerInfo,
+        home: &Home,
+        now: i64,
+    ) -> Result<Self, LoginError> {
+        match Self::discover(info, home, now).await {
+            Err(error) if error.is_retryable() => {
+                let known = Known::recall(home, &info.url, now).ok_or(error)?;
+                Self::new(info, &known, Self::http(info)?)
+            }
+            found => found,
+        }
+    }
+
+    /// Forgets what the home knows of an issuer.
+    pub(super) fn forget(home: &Home) -> Result<(), HomeError> {
+        Known::forget(home)
+    }
+
+    fn http(info: &IssuerInfo) -> Result<reqwest::Client, LoginError> {
+        let broken = |error: FetchError| unusable(info, error.chain());
+        fetch::client_for(&fetch::safe_url(&info.url).map_err(broken)?).map_err(broken)
+    }
+
+    async fn fetch(info: &IssuerInfo, http: &reqwest::Client) -> Result<Metadata, LoginError> {
+        let issuer = IssuerUrl::new(info.url.clone());
+        let issuer = issuer.map_err(|error| unusable(info, error.to_string()))?;
+        Metadata::discover_async(issuer, &caller(http)).await.map_err(|error| match error {
+            DiscoveryError::Request(source) => network(&info.url, source),
+            DiscoveryError::Parse(error) => unusable(info, error.to_string()),
+            other => unusable(info, other.to_string()),
+        })
+    }
+
+    fn new(
+        info: &IssuerInfo,
+        metadata: &Metadata,
+        http: reqwest::Client,
+    ) -> Result<Self, LoginError> {
         let endpoints = metadata.additional_metadata().clone();
         let token = metadata
             .token_endpoint()
             .cloned()
-            .ok_or_else(|| broken("it names no token endpoint".to_owned()))?;
+            .ok_or_else(|| unusable(info, "it names no token endpoint".to_owned()))?;
         for url in [Some(token.as_str()), endpoints.device.as_ref().map(|u| u.as_str())] {
             let checked = url.map(fetch::safe_url).transpose();
-            checked.map_err(|error| broken(error.chain()))?;
+            checked.map_err(|error| unusable(info, error.chain()))?;
         }
         let client_id = ClientId::new(info.client_id.clone());
-        let client = Client::new(client_id, issuer_url, metadata.jwks().clone())
+        let client = Client::new(client_id, metadata.issuer().clone(), metadata.jwks().clone())
             .set_auth_type(AuthType::RequestBody)
             .set_token_uri(token);
+        let client = match &info.client_secret {
+            Some(secret) => client.set_client_secret(ClientSecret::new(secret.clone())),
+            None => client,
+        };
         Ok(Self {
-            issuer,
-            scopes: info.scopes.clone(),
+            authorization: browser::offered(metadata),
+            info: info.clone(),
             client,
             device: endpoints.device,
+            names_itself: endpoints.names_itself,
             revocation: endpoints.revocation,
             http,
         })
@@ -121,25 +177,29 @@ impl IssuerClient {
         let device = self
             .device
             .clone()
-            .ok_or_else(|| LoginError::NoDeviceFlow { issuer: self.issuer.clone() })?;
+            .ok_or_else(|| LoginError::NoDeviceFlow { issuer: self.info.url.clone() })?;
         let client = self.client.clone().set_device_authorization_url(device);
         let http = caller(&self.http);
-        let scopes = self.scopes.iter().filter(|s| *s != "openid").cloned().map(Scope::new);
+        let mut request = client.exchange_device_code().add_scopes(self.scopes());
+        if let Some(resource) = &self.info.resource {
+            request = request.add_extra_param("resource", resource);
+        }
         let started: Result<CoreDeviceAuthorizationResponse, _> =
-            client.exchange_device_code().add_scopes(scopes).request_async(&http).await;
+            request.request_async(&http).await;
         let details = started.map_err(|error| self.token_error(error))?;
         if details.interval() > MAX_INTERVAL {
             let why = "it wants to be asked less than every five minutes".to_owned();
-            return Err(LoginError::Issuer { issuer: self.issuer.clone(), why });
+            return Err(unusable(&self.info, why));
         }
         on_prompt(&prompt(&details)?);
 
         let limit = details.expires_in().min(MAX_FLOW);
-        let polling = client.exchange_device_access_token(&details).request_async(
-            &http,
-            tokio::time::sleep,
-            Some(limit),
-        );
+        let mut request = client.exchange_device_access_token(&details);
+        if let Some(resource) = &self.info.resource {
+            request = request.add_extra_param("resource", resource);
+        }
+        let pause = |interval: Duration| tokio::time::sleep(interval.max(MIN_INTERVAL));
+        let polling = request.request_async(&http, pause, Some(limit));
         let answer = tokio::select! {
             answer = polling => answer,
             () = cancel => return Err(LoginError::Cancelled),
@@ -152,14 +212,19 @@ impl IssuerClient {
             },
             _ => self.token_error(error),
         })?;
-        Ok(self.read(&answer))
+        // The device flow has no nonce: nothing passes through a browser's redirect.
+        Ok(self.read(&answer, None))
     }
 
     /// Exchanges a refresh token.
     pub(super) async fn refresh(&self, token: &Secret) -> Result<Answer, LoginError> {
         let token = RefreshToken::new(token.expose().to_owned());
         let http = caller(&self.http);
-        let answer = self.client.exchange_refresh_token(&token).request_async(&http).await;
+        let mut request = self.client.exchange_refresh_token(&token);
+        if let Some(resource) = &self.info.resource {
+            request = request.add_extra_param("resource", resource);
+        }
+        let answer = request.request_async(&http).await;
         let answer = answer.map_err(|error| match &error {
             RequestTokenError::ServerResponse(refusal)
                 if *refusal.error() == CoreErrorResponseType::InvalidGrant =>
@@ -171,7 +236,7 @@ impl IssuerClient {
             }
             _ => self.token_error(error),
         })?;
-        Ok(self.read(&answer))
+        Ok(self.read(&answer, None))
     }
 
     /// Revokes a refresh token; `false` when the issuer offers no way to.
@@ -181,12 +246,13 @@ impl IssuerClient {
         let Some(url) = &self.revocation else {
             return Ok(false);
         };
-        let failed = |source| network(&self.issuer, source);
-        let form = [
+        let failed = |source| network(&self.info.url, source);
+        let mut form = vec![
             ("token", token.expose()),
             ("token_type_hint", "refresh_token"),
             ("client_id", self.client.client_id().as_str()),
         ];
+        form.extend(self.info.client_secret.as_deref().map(|secret| ("client_secret", secret)));
         let url = fetch::safe_url(url).map_err(failed)?;
         let response = self.http.post(url).form(&form).send().await;
         let response = response.map_err(|error| failed(FetchError::Network(error)))?;
@@ -196,42 +262,64 @@ impl IssuerClient {
         }
     }
 
-    fn read(&self, answer: &Response) -> Answer {
+    fn scopes(&self) -> impl Iterator<Item = Scope> {
+        self.info.scopes.iter().filter(|scope| *scope != "openid").cloned().map(Scope::new)
+    }
+
+    fn read(&self, answer: &Response, nonce: Option<&Nonce>) -> Answer {
         Answer {
             refresh_token: answer.refresh_token().map(|token| Secret::new(token.secret().clone())),
-            id_token: self.verify(answer),
+            id_token: self.verify(answer, nonce),
         }
     }
 
-    fn verify(&self, answer: &Response) -> Result<VerifiedToken, LoginError> {
-        let token = answer
-            .id_token()
-            .ok_or_else(|| LoginError::NoIdToken { issuer: self.issuer.clone() })?;
-        let invalid = |why: String| LoginError::IdToken { issuer: self.issuer.clone(), why };
+    fn verify(
+        &self,
+        answer: &Response,
+        nonce: Option<&Nonce>,
+    ) -> Result<VerifiedToken, LoginError> {
+        let issuer = || self.info.url.clone();
+        let token = answer.id_token().ok_or_else(|| LoginError::NoIdToken { issuer: issuer() })?;
+        let invalid = |why: String| LoginError::IdToken { issuer: issuer(), why };
         let verifier: CoreIdTokenVerifier<'_> = self
             .client
             .id_token_verifier()
+            // The server takes the ones that its configuration names; symmetric ones never.
             .set_allowed_algs([
                 CoreJwsSigningAlgorithm::EcdsaP256Sha256,
+                CoreJwsSigningAlgorithm::EcdsaP384Sha384,
                 CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
+                CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
+                CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
+                CoreJwsSigningAlgorithm::RsaSsaPssSha256,
+                CoreJwsSigningAlgorithm::RsaSsaPssSha384,
+                CoreJwsSigningAlgorithm::RsaSsaPssSha512,
                 CoreJwsSigningAlgorithm::EdDsa,
             ])
             // Our client must be an audience; that the control server may be another is fine.
             .set_other_audience_verifier_fn(|_| true);
-        // The device flow has no nonce: nothing passes through a browser's redirect.
-        let no_nonce = |_: Option<&Nonce>| Ok(());
-        let claims = token.claims(&verifier, no_nonce).map_err(|error| {
+        let check = |found: Option<&Nonce>| match nonce {
+            None => Ok(()),
+            Some(ours) if found.is_some_and(|found| found.secret() == ours.secret()) => Ok(()),
+            Some(_) => Err("the nonce is missing or not the one that was sent".to_owned()),
+        };
+        let claims = token.claims(&verifier, check).map_err(|error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-            invalid(format!("{error}{}", cause.unwrap_or_default()))
+            let clock = match error {
+                ClaimsVerificationError::Expired(_) => "; is the clock of this machine right?",
+                _ => "",
+            };
+            invalid(format!("{error}{}{clock}", cause.unwrap_or_default()))
         })?;
         Ok(VerifiedToken {
             token: Secret::new(token.to_string()),
+            issued: claims.issue_time().timestamp(),
             expires: claims.expiration().timestamp(),
             identity: Identity {
                 issuer: claims.issuer().to_string(),
                 sub: claims.subject().to_string(),
                 email: claims.email().map(|email| email.to_string()),
-                groups: groups(claims.additional_claims()),
+                groups: groups(claims.additional_claims(), self.info.groups_claim.as_deref()),
             },
         })
     }
@@ -241,12 +329,12 @@ impl IssuerClient {
         R: openidconnect::ErrorResponse + std::fmt::Display + 'static,
     {
         let why = match error {
-            RequestTokenError::Request(source) => return network(&self.issuer, source),
+            RequestTokenError::Request(source) => return network(&self.info.url, source),
             RequestTokenError::Parse(error, _) => error.to_string(),
             RequestTokenError::ServerResponse(refusal) => refusal.to_string(),
             RequestTokenError::Other(why) => why,
         };
-        LoginError::Issuer { issuer: self.issuer.clone(), why }
+        unusable(&self.info, why)
     }
 }
 
@@ -272,114 +360,18 @@ fn prompt(details: &CoreDeviceAuthorizationResponse) -> Result<DevicePrompt, Log
 }
 
 /// For people to read in `mcpx status` only; the server decides by its own reading of the token.
-fn groups(claims: &GroupsClaim) -> Vec<String> {
-    match &claims.groups {
-        serde_json::Value::Array(items) => {
+fn groups(claims: &OtherClaims, name: Option<&str>) -> Vec<String> {
+    match find_claim(&claims.all, name.unwrap_or("groups")).unwrap_or(&Value::Null) {
+        Value::Array(items) => {
             items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
         }
-        serde_json::Value::String(text) => {
+        Value::String(text) => {
             text.split(',').map(str::trim).filter(|g| !g.is_empty()).map(str::to_owned).collect()
         }
         _ => Vec::new(),
     }
 }
 
-/// How `openidconnect` reaches the network: our client, only safe URLs, capped answers. An answer
-/// that means "not now" becomes an error, so that polling backs off and goes on.
-fn caller(
-    http: &reqwest::Client,
-) -> impl Fn(HttpRequest) -> BoxFuture<'static, Result<HttpResponse, FetchError>> + Send + Sync + 'static
-{
-    let http = http.clone();
-    move |request| {
-        let http = http.clone();
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let url = fetch::safe_url(&parts.uri.to_string())?;
-            let request = http.request(parts.method, url).headers(parts.headers).body(body);
-            let response = request.send().await.map_err(FetchError::Network)?;
-            let status = response.status();
-            if status.is_server_error() || status.as_u16() == 429 {
-                return Err(FetchError::Status(status.as_u16()));
-            }
-            let headers = response.headers().clone();
-            let body = fetch::read_body(response).await?;
-            let mut answer = HttpResponse::new(body.to_vec());
-            *answer.status_mut() = status;
-            *answer.headers_mut() = headers;
-            Ok(answer)
-        })
-    }
+fn unusable(info: &IssuerInfo, why: String) -> LoginError {
+    LoginError::Issuer { issuer: info.url.clone(), why }
 }
-
-fn network(issuer: &str, source: FetchError) -> LoginError {
-    match source {
-        FetchError::Network(_) | FetchError::Status(_) => {
-            LoginError::Network { issuer: issuer.to_owned(), source }
-        }
-        other => LoginError::Issuer { issuer: issuer.to_owned(), why: other.chain() },
-    }
-}
-
-/// `openidconnect` knows neither endpoint by itself.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct Endpoints {
-    #[serde(rename = "device_authorization_endpoint")]
-    device: Option<DeviceAuthorizationUrl>,
-    #[serde(rename = "revocation_endpoint")]
-    revocation: Option<String>,
-}
-impl AdditionalProviderMetadata for Endpoints {}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct GroupsClaim {
-    #[serde(default)]
-    groups: serde_json::Value,
-}
-impl AdditionalClaims for GroupsClaim {}
-
-type Metadata = ProviderMetadata<
-    Endpoints,
-    CoreAuthDisplay,
-    CoreClientAuthMethod,
-    CoreClaimName,
-    CoreClaimType,
-    CoreGrantType,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm,
-    CoreJsonWebKey,
-    CoreResponseMode,
-    CoreResponseType,
-    CoreSubjectIdentifierType,
->;
-
-type Response = StandardTokenResponse<
-    IdTokenFields<
-        GroupsClaim,
-        EmptyExtraTokenFields,
-        CoreGenderClaim,
-        CoreJweContentEncryptionAlgorithm,
-        CoreJwsSigningAlgorithm,
-    >,
-    CoreTokenType,
->;
-
-type OidcClient = Client<
-    GroupsClaim,
-    CoreAuthDisplay,
-    CoreGenderClaim,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJsonWebKey,
-    CoreAuthPrompt,
-    StandardErrorResponse<CoreErrorResponseType>,
-    Response,
-    CoreTokenIntrospectionResponse,
-    CoreRevocableToken,
-    CoreRevocationErrorResponse,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointSet,
-    EndpointNotSet,
->;

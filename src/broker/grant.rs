@@ -1,12 +1,18 @@
-//! An identity token and a key for a grant token (RFC 8693, bound by RFC 9449), renewed in time.
+//! An identity token and a key for a grant token (RFC 8693), renewed in time.
+//!
+//! The token is bound to the broker's certificate (RFC 8705) where the server offers that, and
+//! else, or where the certificate does not reach the server, to a key that signs a proof for each
+//! request (RFC 9449): see `hold`.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use axum::http::HeaderMap;
 use futures_util::future::BoxFuture;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use url::Url;
 
+use super::hold::{Hold, USE_NONCE};
 use super::login::LoginError;
 use super::server::ServerInfo;
 use crate::identity::dpop::DpopKey;
@@ -26,17 +32,25 @@ pub trait IdentitySource: Send + Sync {
     /// A current identity token.
     fn id_token(&self) -> BoxFuture<'_, Result<Secret, LoginError>>;
 
+    /// One that was obtained at most `age` seconds ago, where that can be had. What is shown anew
+    /// each time, as a job's token is, needs no more than [`Self::id_token`].
+    fn recent_id_token(&self, age: i64) -> BoxFuture<'_, Result<Secret, LoginError>> {
+        let _any_age = age;
+        self.id_token()
+    }
+
     /// What that token is.
     fn kind(&self) -> TokenKind {
         TokenKind::Identity
     }
 
-    /// The key that grants are bound to: one in memory, unless there is a reason.
+    /// The key that grants are bound to, and nothing else: none where it may as well be one of
+    /// each grant's own, or a certificate.
     ///
     /// # Errors
     /// [`KeyError`] when none can be made or read.
-    fn key(&self) -> Result<DpopKey, KeyError> {
-        DpopKey::generate()
+    fn key(&self) -> Result<Option<DpopKey>, KeyError> {
+        Ok(None)
     }
 }
 
@@ -119,24 +133,26 @@ impl ExchangeError {
     }
 }
 
-/// Exchanges an identity token for a grant token bound to `key`. `renew` is the grant token that
+/// Exchanges an identity token for a grant token bound to what `hold` holds. `renew` is the grant token that
 /// the new one continues; `reason` is the user's own sentence on why they ask.
 ///
 /// # Errors
 /// [`ExchangeError`], but never [`ExchangeError::Login`].
+///
+/// The server's nonce and a certificate that did not arrive are learned from its answer, which
+/// `hold` knows then: [`Hold::learn`].
 #[expect(clippy::too_many_arguments, reason = "each is one field of one request")]
 pub async fn exchange(
     server: &ServerInfo,
     http: &reqwest::Client,
     id_token: &Secret,
     kind: &TokenKind,
-    key: &DpopKey,
+    hold: &Hold,
     resource: &str,
     renew: Option<&Secret>,
     reason: Option<&str>,
     now: i64,
 ) -> Result<GrantToken, ExchangeError> {
-    let proof = key.proof("POST", &server.token_endpoint, None, now)?;
     let mut form = vec![
         ("grant_type", TOKEN_EXCHANGE),
         ("subject_token", id_token.expose()),
@@ -152,8 +168,31 @@ pub async fn exchange(
     form.extend(reason.map(|reason| ("mcpx_reason", reason)));
     form.extend(renew.map(|token| ("mcpx_grant", token.expose())));
     let network = |source| ExchangeError::Network { server: server.server.to_string(), source };
-    let request = http.post(server.token_endpoint.clone()).header("DPoP", proof).form(&form);
-    let response = request.send().await.map_err(|e| network(FetchError::Network(e)))?;
+    let ask = async || {
+        let mut request = http.post(server.token_endpoint.clone()).form(&form);
+        let (proof, asked) = hold.proof("POST", &server.token_endpoint, None, now)?;
+        if let Some(proof) = proof {
+            request = request.header("DPoP", proof);
+        }
+        let response = request.send().await.map_err(|e| network(FetchError::Network(e)))?;
+        Ok::<_, ExchangeError>((response, asked))
+    };
+    let (mut response, mut asked) = ask().await?;
+    hold.nonce(response.headers());
+    if response.status() == StatusCode::BAD_REQUEST {
+        // Its reason decides whether the same may be asked in another way.
+        let head = response.headers().clone();
+        let read = fetch::read_body(response).await.map_err(network)?;
+        let code = serde_json::from_slice::<Refusal>(&read).ok().and_then(|told| told.mcpx_code);
+        if hold.learn(code.as_deref().unwrap_or_default(), &head) {
+            (response, asked) = ask().await?;
+            hold.nonce(response.headers());
+        } else {
+            let mut again = axum::http::Response::new(read);
+            *again.status_mut() = StatusCode::BAD_REQUEST;
+            response = again.into();
+        }
+    }
     let status = response.status();
     let protocol = |why: String| ExchangeError::Protocol {
         server: server.server.to_string(),
@@ -168,7 +207,8 @@ pub async fn exchange(
     if status == StatusCode::OK {
         let answer: Answer =
             serde_json::from_slice(&body).map_err(|error| protocol(error.to_string()))?;
-        if !answer.token_type.eq_ignore_ascii_case("DPoP") {
+        // A token of the other kind would be good without what this side can show.
+        if !answer.token_type.eq_ignore_ascii_case(asked) {
             return Err(protocol(format!("token_type {:?}", answer.token_type)));
         }
         if answer.expires_in <= 0 {
@@ -211,24 +251,26 @@ struct Refusal {
     mcpx_hint: Option<String>,
 }
 
-/// The two headers that authorise one request.
+/// The headers that authorise one request.
 pub struct Authorization {
-    /// Value of `Authorization`: `DPoP <token>`. A secret.
+    /// Value of `Authorization`: `DPoP <token>` or `Bearer <token>`. A secret.
     pub authorization: Secret,
-    /// Value of `DPoP`: good for this one request only.
-    pub proof: String,
+    /// Value of `DPoP`: good for this one request only. None where the connection's certificate
+    /// does.
+    pub proof: Option<String>,
 }
 
 /// Keeps one grant alive for one resource: a connection's URL, or the API.
 ///
-/// The key is made here and dies with it, so every source is a grant of its own.
+/// The key is made here and dies with it, so every source is a grant of its own; except that of a
+/// job whose commands have to share one ([`IdentitySource::key`]).
 pub struct GrantSource {
     server: ServerInfo,
     http: reqwest::Client,
     identity: Arc<dyn IdentitySource>,
     resource: String,
     reason: Option<String>,
-    key: DpopKey,
+    hold: Hold,
     clock: Arc<dyn Clock>,
     live: RwLock<Option<Live>>,
     /// Held while renewing, so that many requests make one exchange.
@@ -255,16 +297,21 @@ impl GrantSource {
         reason: Option<String>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ExchangeError> {
-        let http = fetch::client_for(&server.token_endpoint).map_err(|source| {
-            ExchangeError::Network { server: server.server.to_string(), source }
-        })?;
+        let network = |source| ExchangeError::Network { server: server.server.to_string(), source };
+        let hold = match identity.key()? {
+            Some(key) => Hold::of_key(key),
+            None => Hold::new(&server)?,
+        };
+        let identity_shown = hold.identity().map_err(|error| network(FetchError::Client(error)))?;
+        let http = fetch::client_for_as(&server.token_endpoint, identity_shown.as_ref())
+            .map_err(network)?;
         Ok(Self {
             server,
             http,
-            key: identity.key()?,
             identity,
             resource: resource.into(),
             reason,
+            hold,
             clock,
             live: RwLock::new(None),
             renewing: tokio::sync::Mutex::new(()),
@@ -312,6 +359,27 @@ impl GrantSource {
         }
     }
 
+    /// Renews the grant in time, for as long as there is one. Asks for none: once it is over, that
+    /// is for whoever sends the next request.
+    pub(super) async fn keep(&self) {
+        // The end of the token for which the server gives no other.
+        let mut last = None;
+        loop {
+            let now = self.clock.now_seconds();
+            let due = self.current().filter(|live| {
+                live.renew_at <= now && live.expires_at > now && last != Some(live.expires_at)
+            });
+            if let Some(old) = due
+                && let Err(error) = self.grant().await
+                && !error.is_retryable()
+            {
+                tracing::warn!(%error, "the grant is not renewed any more");
+                last = Some(old.expires_at);
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    }
+
     /// Forgets the token, so that the next request asks again: for when the server says that it is
     /// no longer good.
     pub fn forget(&self, token: &Secret) {
@@ -319,6 +387,29 @@ impl GrantSource {
         if live.as_ref().is_some_and(|live| live.grant.token.matches(token.expose())) {
             *live = None;
         }
+    }
+
+    /// What the TLS client that sends requests must show; nothing where proofs do.
+    ///
+    /// # Errors
+    /// What the HTTP library says of it.
+    pub fn identity(&self) -> Result<Option<reqwest::Identity>, reqwest::Error> {
+        self.hold.identity()
+    }
+
+    /// What is held: see [`Hold`].
+    pub fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// Learns from a refusal how the server wants the same request. Says whether to send it again;
+    /// [`Self::grant`] then gives the token to send it with.
+    pub fn learn(&self, code: &str, headers: &HeaderMap, token: &Secret) -> bool {
+        let learned = self.hold.learn(code, headers);
+        if learned && code != USE_NONCE {
+            self.forget(token);
+        }
+        learned
     }
 
     /// The headers for one request with this token.
@@ -331,12 +422,19 @@ impl GrantSource {
         url: &Url,
         token: &Secret,
     ) -> Result<Authorization, ExchangeError> {
-        let proof = self.key.proof(method, url, Some(token.expose()), self.clock.now_seconds())?;
-        Ok(Authorization { authorization: Secret::new(format!("DPoP {}", token.expose())), proof })
+        let now = self.clock.now_seconds();
+        let (proof, scheme) = self.hold.proof(method, url, Some(token.expose()), now)?;
+        let authorization = Secret::new(format!("{scheme} {}", token.expose()));
+        Ok(Authorization { authorization, proof })
     }
 
     async fn ask(&self, old: Option<&Live>) -> Result<Live, ExchangeError> {
-        let id_token = self.identity.id_token().await?;
+        let id_token = match old {
+            None => self.identity.id_token().await?,
+            // A renewal is to find out what the issuer says of its user now. Processes that renew
+            // at about the same time share an answer.
+            Some(live) => self.identity.recent_id_token(live.grant.expires_in / 3).await?,
+        };
         let now = self.clock.now_seconds();
         let renew = old.map(|live| &live.grant.token);
         let grant = exchange(
@@ -344,7 +442,7 @@ impl GrantSource {
             &self.http,
             &id_token,
             &self.identity.kind(),
-            &self.key,
+            &self.hold,
             &self.resource,
             renew,
             self.reason.as_deref(),

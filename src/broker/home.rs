@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `login.json` | which server and issuer; nothing secret |
 //! | `tokens` | the tokens, sealed or plain as `login.json` says |
+//! | `issuer.json` | the issuer's last good metadata and keys; nothing secret |
 //! | `login.lock` | held while the tokens change |
 
 use std::fs::{File, OpenOptions, TryLockError};

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::credentials::{Keyring, OsKeyring, StorageKind, TokenStore, Tokens};
-use super::device::{Answer, DevicePrompt, IssuerClient, VerifiedToken};
+use super::device::{Answer, BrowserPrompt, DevicePrompt, IssuerClient, VerifiedToken};
 use super::grant::IdentitySource;
 use super::home::{Home, HomeError};
 use super::server::{IssuerInfo, ServerInfo};
@@ -22,12 +22,16 @@ use crate::types::{Clock, Identity, Secret};
 pub use error::LoginError;
 
 mod error;
+mod recent;
 
 const FILE: &str = "login.json";
 const VERSION: u32 = 1;
 
 /// An identity token is renewed when less than this is left of it, in seconds.
 const MARGIN: i64 = 60;
+
+/// An identity token with less than this left of it, in seconds, may be over when it arrives.
+const LAST: i64 = 5;
 
 /// What is known of a login without asking anybody.
 #[derive(Clone, Debug, Serialize)]
@@ -86,7 +90,7 @@ struct LoginState {
     logged_in: i64,
 }
 
-/// What a device login needs.
+/// What a login needs.
 pub struct LoginRequest<'a> {
     /// Where to keep it.
     pub home: &'a Home,
@@ -124,26 +128,57 @@ impl Login {
         on_prompt: impl FnOnce(&DevicePrompt),
         cancel: impl Future<Output = ()>,
     ) -> Result<Self, LoginError> {
+        let (login, issuer) = Self::begin(request, keyring).await?;
+        let answer = issuer.device_flow(on_prompt, cancel).await?;
+        login.keep(answer).await
+    }
+
+    /// Logs in through a browser on this machine: `on_prompt` opens it, and the login is kept when
+    /// this returns. A previous login in the same home is replaced.
+    ///
+    /// # Errors
+    /// [`LoginError::NoBrowserFlow`] before anything was shown, where the issuer offers none; and as
+    /// [`Self::device`].
+    pub async fn browser(
+        request: LoginRequest<'_>,
+        on_prompt: impl FnOnce(&BrowserPrompt),
+        cancel: impl Future<Output = ()>,
+    ) -> Result<Self, LoginError> {
+        let (login, issuer) = Self::begin(request, Arc::new(OsKeyring)).await?;
+        let answer = issuer.browser_flow(on_prompt, cancel).await?;
+        login.keep(answer).await
+    }
+
+    /// What comes before the user is asked for anything.
+    async fn begin(
+        request: LoginRequest<'_>,
+        keyring: Arc<dyn Keyring>,
+    ) -> Result<(Self, IssuerClient), LoginError> {
+        let now = request.clock.now_seconds();
         let state = LoginState {
             version: VERSION,
             server: request.server.clone(),
             issuer: request.issuer.clone(),
             storage: request.storage,
-            logged_in: request.clock.now_seconds(),
+            logged_in: now,
         };
         let login = Self::from_state(request.home.clone(), state, request.clock, keyring);
-        let shared = &login.shared;
-        shared.store.check().await?;
-        let issuer = IssuerClient::discover(request.issuer).await?;
-        let answer = issuer.device_flow(on_prompt, cancel).await?;
+        login.shared.store.check().await?;
+        let issuer = IssuerClient::discover(request.issuer, request.home, now).await?;
+        Ok((login, issuer))
+    }
+
+    async fn keep(self, answer: Answer) -> Result<Self, LoginError> {
+        let shared = &self.shared;
         let tokens = Tokens::from_answer(answer.id_token?, answer.refresh_token, shared.now());
-        let _lock = shared.home.lock().await?;
+        let lock = shared.home.lock().await?;
         // Tokens before state: between the two, the old state meets tokens it cannot open or that
         // name another issuer, and asks for a login. Never does an old state use new tokens.
         shared.store.save(tokens.clone()).await?;
         shared.home.write_json(FILE, &shared.state)?;
+        drop(lock);
         shared.remember(tokens);
-        Ok(login)
+        Ok(self)
     }
 
     /// The login in a home, if there is one. Reads only what is not secret.
@@ -254,6 +289,7 @@ impl Login {
             },
         };
         private_file::remove(&shared.home.file(FILE)).map_err(HomeError::from)?;
+        IssuerClient::forget(&shared.home)?;
         shared.store.clear().await?;
         Ok(revocation)
     }
@@ -262,6 +298,10 @@ impl Login {
 impl IdentitySource for Login {
     fn id_token(&self) -> BoxFuture<'_, Result<Secret, LoginError>> {
         Box::pin(Self::id_token(self))
+    }
+
+    fn recent_id_token(&self, age: i64) -> BoxFuture<'_, Result<Secret, LoginError>> {
+        Box::pin(self.recent(age))
     }
 }
 
@@ -278,7 +318,7 @@ impl Shared {
             return Err(LoginError::LoginNeeded { why: why.to_owned() });
         };
         match self.refresh(&tokens, refresh_token).await {
-            Err(error) if error.is_retryable() && tokens.expires > self.now() + 5 => {
+            Err(error) if error.is_retryable() && tokens.expires > self.now() + LAST => {
                 tracing::warn!(%error, "the identity token could not be renewed yet");
                 Ok(tokens.id_token.clone())
             }
@@ -288,7 +328,8 @@ impl Shared {
 
     /// Called with the lock held and `old` just read.
     async fn refresh(&self, old: &Tokens, refresh_token: &Secret) -> Result<Secret, LoginError> {
-        let issuer = IssuerClient::discover(&self.state.issuer).await?;
+        let (info, now) = (&self.state.issuer, self.now());
+        let issuer = IssuerClient::discover_or_recall(info, &self.home, now).await?;
         let Answer { refresh_token: rotated, id_token } = issuer.refresh(refresh_token).await?;
         let next = rotated.or_else(|| Some(refresh_token.clone()));
         let checked = id_token.and_then(|token| self.same_subject(old, token));
@@ -299,11 +340,32 @@ impl Shared {
                 (tokens, Ok(id_token))
             }
             // The old refresh token is dead all the same: keep its successor.
-            Err(error) => (Tokens { refresh_token: next, ..old.clone() }, Err(error)),
+            Err(error) => {
+                let result = self.without_new_identity(old, error);
+                (Tokens { refresh_token: next, ..old.clone() }, result)
+            }
         };
         self.store.save(tokens.clone()).await?;
         self.remember(tokens);
         result
+    }
+
+    /// OpenID Connect Core, section 12.2, lets an issuer renew without a new identity token. Then the
+    /// old one serves as long as it lasts, and after that the user has to log in: nothing else that
+    /// the issuer gives (an access token, user info) is signed proof of who they are for the server.
+    fn without_new_identity(&self, old: &Tokens, error: LoginError) -> Result<Secret, LoginError> {
+        match error {
+            LoginError::NoIdToken { .. } if old.expires > self.now() + LAST => {
+                Ok(old.id_token.clone())
+            }
+            LoginError::NoIdToken { issuer } => {
+                let why = format!(
+                    "the identity token expired, and {issuer} gives no new one when it renews a login"
+                );
+                Err(LoginError::LoginNeeded { why })
+            }
+            error => Err(error),
+        }
     }
 
     /// OpenID Connect Core, section 12.2: a refreshed token names the same user.
@@ -316,7 +378,9 @@ impl Shared {
     }
 
     async fn revoke(&self, token: &Secret) -> Result<bool, LoginError> {
-        IssuerClient::discover(&self.state.issuer).await?.revoke(token).await
+        let (info, now) = (&self.state.issuer, self.now());
+        let issuer = IssuerClient::discover_or_recall(info, &self.home, now).await?;
+        issuer.revoke(token).await
     }
 
     async fn stored(&self) -> Result<Tokens, LoginError> {
@@ -349,7 +413,8 @@ impl Tokens {
         Self {
             id_token: token.token,
             obtained: now,
-            expires: token.expires,
+            // A clock here that is behind must not make the token look good after its end.
+            expires: token.expires.min(now.saturating_add(token.expires - token.issued)),
             refresh_token,
             identity: token.identity,
         }

@@ -90,8 +90,9 @@ pub(super) const STREAM_BROKE: &str =
 fn number(code: &str) -> i64 {
     match code {
         "policy_denied" | "forbidden" => -31003,
+        "needs_approval" => -31005,
         "login_needed" => -31004,
-        "grant_expired" | "grant_revoked" => -31006,
+        "grant_expired" | "grant_revoked" | "grant_not_begun" => -31006,
         "unreachable" | "outcome_unknown" => -31007,
         code if code.starts_with("token_") || code == "grant_unknown" => -31004,
         code if code.starts_with("approval_") => -31005,

@@ -17,6 +17,7 @@ use url::Url;
 use super::channel::{Channel, ChannelError};
 use super::grant::{ExchangeError, GrantSource, IdentitySource};
 use super::problem::Problem;
+use super::requests::{CutInfo, WantedInfo};
 use super::server::ServerInfo;
 use crate::types::{Clock, Timestamp};
 
@@ -58,6 +59,9 @@ pub struct ConnectionInfo {
     /// How the gateway reaches it.
     #[serde(default)]
     pub transport: Option<String>,
+    /// Whether a person has to agree to a grant for it.
+    #[serde(default)]
+    pub needs_approval: bool,
 }
 
 /// One request for a human's yes.
@@ -96,6 +100,12 @@ pub struct ApprovalInfo {
     /// Why not.
     #[serde(default)]
     pub why_not: Option<String>,
+    /// What whoever decided said of it.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The grant that is asked for, where it is no call.
+    #[serde(default)]
+    pub wanted: Option<WantedInfo>,
 }
 
 /// What an approver says.
@@ -113,8 +123,9 @@ pub enum Verdict {
 pub struct GrantInfo {
     /// Its id.
     pub id: String,
-    /// The session of its calls.
-    pub session: String,
+    /// The session of its calls; none where the grant is only asked for.
+    #[serde(default)]
+    pub session: Option<String>,
     /// Whose it is.
     pub subject: Person,
     /// What it reaches.
@@ -123,8 +134,38 @@ pub struct GrantInfo {
     pub issued_at: Timestamp,
     /// Until when.
     pub expires_at: Timestamp,
-    /// `active`, `expired` or `revoked`.
+    /// `active`, `pending`, `ended` or `revoked`.
     pub state: String,
+    /// Why it was asked for.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The tools that it is limited to.
+    #[serde(default)]
+    pub tools: Option<Vec<String>>,
+    /// The approval that it stands on, or waits for.
+    #[serde(default)]
+    pub approval: Option<String>,
+    /// Who said yes.
+    #[serde(default)]
+    pub approver: Option<String>,
+    /// Until when it can be renewed.
+    #[serde(default)]
+    pub ends_at: Option<Timestamp>,
+    /// Why it ended, where nobody revoked it.
+    #[serde(default)]
+    pub ended_by: Option<String>,
+    /// Of one that is asked for: for how long.
+    #[serde(default)]
+    pub seconds: Option<i64>,
+    /// Of one that is asked for: not before.
+    #[serde(default)]
+    pub from: Option<Timestamp>,
+    /// Of one that is asked for: the grant that is to live longer.
+    #[serde(default)]
+    pub extends: Option<String>,
+    /// Of one that was just revoked: how long it took until nothing ran under it.
+    #[serde(default)]
+    pub cut: Option<CutInfo>,
 }
 
 /// The pin of a tool or prompt.
@@ -410,14 +451,6 @@ impl Remote {
         self.get("grants", &[]).await
     }
 
-    /// Revokes one grant at once.
-    ///
-    /// # Errors
-    /// [`RemoteError`].
-    pub async fn revoke(&self, id: &str) -> Result<GrantInfo, RemoteError> {
-        self.post(&["grants", id, "revoke"], &serde_json::Map::new()).await
-    }
-
     /// The newest sessions that the caller may see.
     ///
     /// # Errors
@@ -446,7 +479,7 @@ impl Remote {
         self.fetch(Method::GET, url, Bytes::new()).await
     }
 
-    async fn get<T: DeserializeOwned>(
+    pub(super) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
         query: &[(&str, &str)],
@@ -454,7 +487,7 @@ impl Remote {
         self.ask(Method::GET, self.url(&[path], query)?, Bytes::new()).await
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
         body: &impl Serialize,
@@ -468,7 +501,11 @@ impl Remote {
     }
 
     /// Ids come from people: each is one escaped segment, so that `../` stays a name.
-    fn url(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Url, RemoteError> {
+    pub(super) fn url(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Url, RemoteError> {
         let unusable =
             || RemoteError::Unreadable { path: segments.join("/"), why: "no such path".to_owned() };
         if segments.iter().any(|s| s.is_empty() || matches!(*s, "." | "..")) {
@@ -482,7 +519,7 @@ impl Remote {
         Ok(url)
     }
 
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         url: Url,

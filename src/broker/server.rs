@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::identity::fetch::{self, FetchError};
+use crate::identity::oidc::{LoginKind, is_loopback_redirect};
 
 /// Where a server describes itself, below its URL.
 pub const WELL_KNOWN: &str = "/.well-known/mcpx";
@@ -26,10 +27,13 @@ pub struct ServerInfo {
     pub api: Url,
     /// The verifier key of its audit log, as C2SP signed notes write it.
     pub log_key: String,
+    /// Whether it binds tokens to TLS client certificates (RFC 8705), for whoever shows one.
+    #[serde(default, rename = "tls_client_certificate_bound_access_tokens")]
+    pub certificates: bool,
 }
 
 /// An issuer that a server trusts, as its clients need to know it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuerInfo {
     /// What people call it.
     pub name: String,
@@ -40,6 +44,34 @@ pub struct IssuerInfo {
     /// The scopes to ask for, besides `openid`.
     #[serde(default)]
     pub scopes: Vec<String>,
+    /// The ways to log in there that the server's operator has set up: `browser`, `device`, or what
+    /// later versions know. None said means device, as servers said nothing before there were two.
+    #[serde(default)]
+    pub logins: Vec<String>,
+    /// Where the issuer sends a browser back to; without a port, to any.
+    #[serde(default)]
+    pub redirect_uri: Option<String>,
+    /// The `resource` (RFC 8707) to name to the issuer, if any.
+    #[serde(default)]
+    pub resource: Option<String>,
+    /// What the issuer demands of public clients as if it were a secret.
+    #[serde(default)]
+    pub client_secret: Option<String>,
+    /// The claim that lists groups, to show them to their owner.
+    #[serde(default)]
+    pub groups_claim: Option<String>,
+}
+
+impl IssuerInfo {
+    /// Whether the server's operator has set this way to log in up.
+    pub fn offers(&self, kind: LoginKind) -> bool {
+        let name = match kind {
+            LoginKind::Browser => "browser",
+            LoginKind::Device => "device",
+        };
+        self.logins.iter().any(|login| login == name)
+            || (self.logins.is_empty() && kind == LoginKind::Device)
+    }
 }
 
 /// A server's description could not be had or must not be used.
@@ -83,6 +115,16 @@ pub enum ServerError {
         /// Which of its URLs.
         what: &'static str,
         /// The URL it named.
+        found: String,
+    },
+    /// It would send an authorization code to another machine.
+    #[error(
+        "{server} names {found:?} as the address that browsers come back to, which is not on this machine's loopback"
+    )]
+    Redirect {
+        /// The server asked.
+        server: String,
+        /// The address it named.
         found: String,
     },
     /// Nobody can log in there.
@@ -164,6 +206,9 @@ fn check(server: &str, asked: &Url, info: ServerInfo) -> Result<ServerInfo, Serv
             what: "issuer",
             source,
         })?;
+        if let Some(uri) = issuer.redirect_uri.as_ref().filter(|uri| !is_loopback_redirect(uri)) {
+            return Err(ServerError::Redirect { server: server.to_owned(), found: uri.clone() });
+        }
     }
     info.issuer(None)?;
     Ok(info)
@@ -192,7 +237,8 @@ mod tests {
             "version": 1, "server": url, "token_endpoint": format!("{url}/oauth/token"),
             "api": format!("{url}/api"), "log_key": "mcpx+1+x", "future": true,
             "issuers": [
-                {"name": "a", "url": "https://a.example/", "client_id": "c", "scopes": ["openid"]},
+                {"name": "a", "url": "https://a.example/", "client_id": "c", "scopes": ["openid"],
+                 "logins": ["browser", "something new"], "redirect_uri": "http://127.0.0.1/back"},
                 {"name": "b", "url": "https://b.example", "client_id": "c"},
             ],
         })
@@ -206,6 +252,10 @@ mod tests {
         assert_eq!(info.issuer(Some("b")).unwrap().url, "https://b.example");
         assert!(matches!(info.issuer(Some("c")), Err(ServerError::NoIssuer { .. })));
         assert_eq!(info.api_resource(), format!("{url}/api"));
+        let issuer = info.issuer(Some("b")).unwrap();
+        assert!(issuer.offers(LoginKind::Device) && !issuer.offers(LoginKind::Browser));
+        let issuer = info.issuer(None).unwrap();
+        assert!(!issuer.offers(LoginKind::Device) && issuer.offers(LoginKind::Browser));
         // What is stored reads back.
         let text = serde_json::to_string(&info).unwrap();
         assert_eq!(serde_json::from_str::<ServerInfo>(&text).unwrap(), info);
@@ -213,7 +263,18 @@ mod tests {
 
     #[tokio::test]
     async fn refuses_descriptions_that_lead_away() {
-        let changes: [(&str, Value); 7] = [
+        let redirects = |uri: &str| {
+            let issuer = json!({"name": "a", "url": "https://a.example", "client_id": "c",
+                                "redirect_uri": uri});
+            ("issuers", json!([issuer]))
+        };
+        let changes: [(&str, Value); 13] = [
+            redirects("https://evil.example/callback"),
+            redirects("http://evil.example/callback"),
+            redirects("http://127.0.0.1.evil.example/callback"),
+            redirects("http://127.0.0.1@evil.example/callback"),
+            redirects("https://127.0.0.1/callback"),
+            redirects("mcpx:callback"),
             ("server", json!("https://evil.example")),
             ("token_endpoint", json!("https://evil.example/oauth/token")),
             ("api", json!("https://evil.example/api")),

@@ -1,6 +1,7 @@
 //! `mcpx approve`: what waits for a human's yes, and that yes.
 
 use crate::broker::remote::{ApprovalInfo, Remote, Verdict};
+use crate::broker::requests::WantedInfo;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::find::{Named, find};
@@ -8,9 +9,9 @@ use crate::cli::text::{clean, indent_json, span, visible, visible_line};
 use crate::cli::ui::{GOOD, STRONG, Ui, styled};
 use crate::types::Timestamp;
 
-/// Show what waits for approval, or approve one call
+/// Show what waits for approval, or approve one call or grant
 ///
-/// An approval is for exactly the call shown, by the one who asked, once.
+/// An approval is for exactly the call or grant shown, by the one who asked, once.
 #[derive(clap::Args, Debug)]
 pub struct ApproveArgs {
     /// What to approve; its beginning is enough [default: list what waits]
@@ -43,8 +44,12 @@ pub async fn run(args: ApproveArgs, context: &Context) -> Result<(), CliError> {
     if !ui.json() {
         show(ui, &approval, now);
     }
+    let question = match approval.wanted {
+        Some(_) => "Approve this grant?",
+        None => "Approve this call?",
+    };
     // Where nobody can be asked, naming the approval is the yes.
-    if !args.yes && ui.interactive() && !ui.confirm("Approve this call?")? {
+    if !args.yes && ui.interactive() && !ui.confirm(question)? {
         return Err(CliError::failure("nothing was approved")
             .hint(format!("run `mcpx deny {}` to refuse it", approval.id)));
     }
@@ -76,13 +81,16 @@ async fn list(ui: &Ui, remote: &Remote, all: bool, now: Timestamp) -> Result<(),
             approval.id,
             approval.requested_by.label,
             approval.connection,
-            approval.tool.unwrap_or_default(),
+            match &approval.wanted {
+                Some(wanted) => format!("a grant for {}", span(wanted.seconds)),
+                None => approval.tool.unwrap_or_default(),
+            },
             approval.rule.unwrap_or_default(),
             state,
             if left > 0 { format!("in {}", span(left)) } else { "over".to_owned() },
         ]
     });
-    ui.table(&["id", "who", "connection", "tool", "rule", "state", "ends"], rows.collect())
+    ui.table(&["id", "who", "connection", "what", "rule", "state", "ends"], rows.collect())
 }
 
 /// Refuses early what the server would refuse, with the reason.
@@ -111,11 +119,15 @@ pub(super) fn show(ui: &Ui, approval: &ApprovalInfo, now: Timestamp) {
     ui.status(&styled(STRONG, &visible(&approval.id)));
     line("who", &format!("{} ({})", approval.requested_by.label, approval.requested_by.id));
     line("connection", &approval.connection);
-    line("tool", approval.tool.as_deref().unwrap_or("none"));
+    match &approval.wanted {
+        Some(wanted) => show_wanted(&line, wanted),
+        None => line("tool", approval.tool.as_deref().unwrap_or("none")),
+    }
     line("rule", approval.rule.as_deref().unwrap_or("none"));
     line("asked", &format!("{} ago", span(now.as_second() - approval.requested_at.as_second())));
     line("ends", &format!("in {}", span(approval.expires_at.as_second() - now.as_second())));
     match &approval.arguments {
+        _ if approval.wanted.is_some() => {}
         None => line("arguments", "none"),
         Some(arguments) => {
             ui.status("arguments");
@@ -124,6 +136,25 @@ pub(super) fn show(ui: &Ui, approval: &ApprovalInfo, now: Timestamp) {
             }
         }
     }
+}
+
+/// The grant that is asked for.
+fn show_wanted(line: &dyn Fn(&str, &str), wanted: &WantedInfo) {
+    match &wanted.extends {
+        Some(grant) => line("wants", &format!("{grant} for {} longer", span(wanted.seconds))),
+        None => line("wants", &format!("a grant for {}", span(wanted.seconds))),
+    }
+    line("why", &wanted.reason);
+    // A name that is chosen to look like several is shown as the one that it is.
+    let plain = |name: &str| name.chars().all(|c| c.is_alphanumeric() || "_-./:".contains(c));
+    let quoted = |name: &String| if plain(name) { name.clone() } else { format!("{name:?}") };
+    let tools = wanted.tools.as_ref();
+    let tools = tools.map(|tools| tools.iter().map(quoted).collect::<Vec<_>>().join(", "));
+    line("tools", tools.as_deref().unwrap_or("all that policy allows, prompts and resources too"));
+    if let Some(from) = wanted.from {
+        line("begins", &from.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
+    }
+    line("from", wanted.source.as_deref().unwrap_or("unknown"));
 }
 
 impl Named for ApprovalInfo {

@@ -11,6 +11,7 @@ use crate::broker::problem::Problem;
 use crate::broker::{relay, stdio};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::request::{InPlaceArgs, in_place};
 use crate::cli::ui::{FAINT, STRONG, styled};
 use crate::cli::wait::until_told_to_stop;
 use crate::cli::workload::WorkloadArgs;
@@ -37,6 +38,8 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
+    asking: InPlaceArgs,
+    #[command(flatten)]
     workload: WorkloadArgs,
 }
 
@@ -53,9 +56,19 @@ struct ConnectJson<'a> {
 /// # Errors
 /// [`CliError`]: no login, no grant, or the port is taken.
 pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
-    let channel = context.channel(&args.connection, args.reason, &args.workload).await;
+    let channel = context.channel(&args.connection, args.reason.clone(), &args.workload).await;
     let channel = channel.map(Arc::new);
     if args.stdio {
+        let channel = match channel {
+            // Whoever gives a reason wants to be asked for; the client's first message waits.
+            Ok(channel) if args.reason.is_some() => {
+                tokio::select! {
+                    ready = ready(context, &args, &channel) => ready.map(|()| channel),
+                    () = until_told_to_stop() => return Ok(()),
+                }
+            }
+            channel => channel,
+        };
         return on_stdio(channel).await;
     }
     let channel = channel?;
@@ -63,7 +76,17 @@ pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
     let spinner = ui.spinner("asking for a grant");
     let grant = channel.grant().await;
     drop(spinner);
-    let grant = grant?;
+    let grant = match grant {
+        Ok(grant) => grant,
+        Err(error) => {
+            let reason = args.reason.as_deref();
+            in_place(context, &args.connection, reason, &args.asking, &args.workload, error)
+                .await?;
+            channel.grant().await?
+        }
+    };
+    let keeper = Arc::clone(&channel);
+    tokio::spawn(async move { keeper.keep().await });
     let local = Local::bind(args.port.unwrap_or(0)).await?;
     let url = local.url();
     if ui.json() {
@@ -99,6 +122,17 @@ pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Asks for the approval that a grant needs, if one is what is missing. Every other trouble is told
+/// to the client's own messages.
+async fn ready(context: &Context, args: &ConnectArgs, channel: &Channel) -> Result<(), CliError> {
+    let Err(error) = channel.grant().await else { return Ok(()) };
+    if !matches!(error.problem().code.as_str(), "needs_approval" | "approval_pending") {
+        return Ok(());
+    }
+    let reason = args.reason.as_deref();
+    in_place(context, &args.connection, reason, &args.asking, &args.workload, error).await
+}
+
 /// No grant is waited for here: the client's first message is read meanwhile.
 async fn on_stdio(channel: Result<Arc<Channel>, CliError>) -> Result<(), CliError> {
     let input = tokio::io::BufReader::new(tokio::io::stdin());
@@ -106,6 +140,8 @@ async fn on_stdio(channel: Result<Arc<Channel>, CliError>) -> Result<(), CliErro
     let stop = until_told_to_stop();
     let error = match channel {
         Ok(channel) => {
+            let keeper = Arc::clone(&channel);
+            tokio::spawn(async move { keeper.keep().await });
             return Ok(stdio::run(channel, Limits::default(), input, output, stop).await?);
         }
         Err(error) => error,

@@ -124,7 +124,15 @@ impl Context {
     /// # Errors
     /// As [`Context::identity`].
     pub async fn remote(&self) -> Result<Remote, CliError> {
-        let (server, identity) = self.identity(&WorkloadArgs::of_environment()?).await?;
+        self.remote_as(&WorkloadArgs::of_environment()?).await
+    }
+
+    /// The API of the server, for whom a verb's own options say.
+    ///
+    /// # Errors
+    /// As [`Context::identity`].
+    pub async fn remote_as(&self, workload: &WorkloadArgs) -> Result<Remote, CliError> {
+        let (server, identity) = self.identity(workload).await?;
         Ok(Remote::new(&server, identity, self.clock())?)
     }
 

@@ -8,7 +8,7 @@ use crate::cli::find::find;
 use crate::cli::text::clean;
 use crate::cli::ui::{BAD, styled};
 
-/// Refuse a call that waits for approval
+/// Refuse a call or grant that waits for approval
 #[derive(clap::Args, Debug)]
 pub struct DenyArgs {
     /// What to refuse; its beginning is enough

@@ -59,10 +59,10 @@ impl Kind {
     pub fn of_code(code: &str) -> Self {
         match code {
             "login_needed" | "workload_token" => Self::LoginNeeded,
-            "policy_denied" | "forbidden" | "not_a_person" => Self::Denied,
+            "policy_denied" | "forbidden" | "grant_scope" | "not_a_person" => Self::Denied,
             code if code.starts_with("trust_") => Self::Denied,
             "needs_approval" => Self::Approval,
-            "grant_expired" | "grant_revoked" | "grant_unknown" => Self::Grant,
+            "grant_expired" | "grant_revoked" | "grant_unknown" | "grant_not_begun" => Self::Grant,
             "unreachable" => Self::Network,
             "integrity" => Self::Integrity,
             code if code.starts_with("token_") => Self::LoginNeeded,

@@ -2,13 +2,12 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::broker::channel::Channel;
 use crate::broker::local::Local;
 use crate::broker::{exec, relay};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::request::{InPlaceArgs, in_place};
 use crate::cli::workload::WorkloadArgs;
 use crate::mcp::Limits;
 use crate::types::ConnectionName;
@@ -29,6 +28,8 @@ pub struct ExecArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
+    asking: InPlaceArgs,
+    #[command(flatten)]
     workload: WorkloadArgs,
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, last = true)]
@@ -43,17 +44,22 @@ pub async fn run(args: ExecArgs, context: &Context) -> Result<(), CliError> {
     let [program, rest @ ..] = args.command.as_slice() else {
         return Err(CliError::new(crate::cli::error::Kind::Usage, "no command"));
     };
-    let channel = Arc::new(context.channel(&args.connection, args.reason, &args.workload).await?);
+    let reason = args.reason.clone();
+    let channel = Arc::new(context.channel(&args.connection, reason, &args.workload).await?);
     // A command that could reach nothing is not started.
-    channel.grant().await?;
-    let keeping = tokio::spawn(keep(Arc::clone(&channel)));
+    if let Err(error) = channel.grant().await {
+        let reason = args.reason.as_deref();
+        in_place(context, &args.connection, reason, &args.asking, &args.workload, error).await?;
+        channel.grant().await?;
+    }
+    let keeper = Arc::clone(&channel);
+    tokio::spawn(async move { keeper.keep().await });
     let local = Local::bind(0).await?;
     let url = local.url();
     let router = relay::router(channel, local.gate(), Limits::default());
     let serving = tokio::spawn(local.serve(router, std::future::pending()));
     let outcome = exec::run(program, rest, &url).await;
     serving.abort();
-    keeping.abort();
     match outcome {
         Ok(0) => Ok(()),
         Ok(code) => Err(CliError::silent(code)),
@@ -63,20 +69,3 @@ pub async fn run(args: ExecArgs, context: &Context) -> Result<(), CliError> {
         }
     }
 }
-
-/// Renews the grant while the command calls nothing: a job's token lives for minutes, and a command
-/// that compiles in between would lose its protocol session with the grant.
-async fn keep(channel: Arc<Channel>) {
-    loop {
-        let pause = match channel.grant().await {
-            // A third is left when it is renewed.
-            Ok(grant) => Duration::from_secs(grant.expires_in.unsigned_abs() / 4),
-            Err(error) if error.problem().code == "unreachable" => SHORTEST,
-            // The next call finds out, and says so to whoever made it.
-            Err(error) => return tracing::debug!(%error, "the grant is not renewed any longer"),
-        };
-        tokio::time::sleep(pause.max(SHORTEST)).await;
-    }
-}
-
-const SHORTEST: Duration = Duration::from_secs(1);

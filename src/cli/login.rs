@@ -1,4 +1,5 @@
-//! `mcpx login`: the device flow, which works over SSH as well as at a desk.
+//! `mcpx login`: through a browser where one is at hand, else with a code, which works over SSH as
+//! well as at a desk.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -6,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::broker::credentials::StorageKind;
-use crate::broker::device::DevicePrompt;
-use crate::broker::login::{Login, LoginRequest};
+use crate::broker::device::{BrowserPrompt, DevicePrompt};
+use crate::broker::login::{Login, LoginError, LoginRequest};
 use crate::broker::server;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -15,11 +16,14 @@ use crate::cli::text::clean;
 use crate::cli::ui::{GOOD, STRONG, styled};
 use crate::cli::workload::{self, WorkloadArgs};
 use crate::identity::fetch;
+use crate::identity::oidc::LoginKind;
 
 /// Log in to a control server
 ///
-/// Shows an address and a code; open the address on any device and confirm the code there. The
-/// login is kept in the operating system's keyring and renews itself until its issuer ends it.
+/// At a desk, opens the issuer's page in the browser and waits until it comes back. Over SSH, or
+/// where there is no browser, shows an address and a code; open the address on any device and confirm
+/// the code there. The login is kept in the operating system's keyring and renews itself until its
+/// issuer ends it.
 ///
 /// With --workload a job shows its own token once, to see that it is taken. Nothing is kept; other
 /// commands of the job show it by themselves.
@@ -28,12 +32,22 @@ pub struct LoginArgs {
     /// Which of the server's issuers to log in with [default: its first]
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
-    /// Do not open a browser
+    /// Log in through a browser on this machine [default: where one is at hand]
+    #[arg(long, conflicts_with = "device")]
+    browser: bool,
+    /// Log in with a code that any device can confirm
+    #[arg(long)]
+    device: bool,
+    /// Do not open a browser, only show the address
     #[arg(long)]
     no_browser: bool,
-    /// Keep the login in a file that only you can read, where there is no keyring
+    /// Where there is no keyring: keep the login in a file that only you can read, unencrypted
     #[arg(long)]
     insecure_file: bool,
+    /// Where there is no keyring: keep the login's key in the Linux kernel, which forgets it at the
+    /// next reboot, or after some days without use
+    #[arg(long, conflicts_with = "insecure_file")]
+    keyutils: bool,
     #[command(flatten)]
     workload: WorkloadArgs,
 }
@@ -44,6 +58,12 @@ struct PromptJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     verification_uri_complete: Option<&'a str>,
     user_code: &'a str,
+    expires_in: u64,
+}
+
+#[derive(Serialize)]
+struct PageJson<'a> {
+    authorization_uri: &'a str,
     expires_in: u64,
 }
 
@@ -58,29 +78,32 @@ pub async fn run(args: LoginArgs, context: &Context) -> Result<(), CliError> {
     let ui = &context.ui;
     let home = context.home()?;
     let info = server::fetch(&context.server_to_log_in_to(&home)?).await?;
-    let request = LoginRequest {
+    let issuer = info.issuer(args.issuer.as_deref())?;
+    let request = || LoginRequest {
         home: &home,
         server: &info,
-        issuer: info.issuer(args.issuer.as_deref())?,
-        storage: if args.insecure_file { StorageKind::File } else { StorageKind::Keyring },
+        issuer,
+        storage: match (args.insecure_file, args.keyutils) {
+            (true, _) => StorageKind::File,
+            (false, true) => StorageKind::Keyutils,
+            (false, false) => StorageKind::Keyring,
+        },
         clock: context.clock(),
     };
-    let mut spinner = None;
-    let prompt = |prompt: &DevicePrompt| {
-        show(context, prompt);
-        if !args.no_browser && may_open_browser() {
-            open_browser(prompt);
-        }
-        spinner = Some(ui.spinner("waiting for you to confirm"));
+    let opens = !args.no_browser && Surroundings::of_this_process().have_a_browser();
+    let fitting = issuer.offers(LoginKind::Browser) && (opens || !issuer.offers(LoginKind::Device));
+    let chosen = args.browser || (!args.device && fitting);
+    let outcome = match chosen {
+        true => through_browser(context, request(), opens).await,
+        false => with_code(context, request(), opens).await,
     };
-    let cancelled = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+    let login = match outcome {
+        // Not asked for, and nothing was shown yet: the other way is as good.
+        Err(LoginError::NoBrowserFlow { .. }) if !args.browser => {
+            with_code(context, request(), opens).await?
         }
+        outcome => outcome?,
     };
-    let outcome = Login::device(request, prompt, cancelled).await;
-    drop(spinner);
-    let login = outcome?;
     context.remember_server(&home, info.server.as_str())?;
     let status = login.status().await?;
     if ui.json() {
@@ -97,6 +120,65 @@ pub async fn run(args: LoginArgs, context: &Context) -> Result<(), CliError> {
         ui.warn("the login is kept unencrypted in a file that only you can read");
     }
     Ok(())
+}
+
+async fn with_code(
+    context: &Context,
+    request: LoginRequest<'_>,
+    opens: bool,
+) -> Result<Login, LoginError> {
+    let mut spinner = None;
+    let prompt = |prompt: &DevicePrompt| {
+        show(context, prompt);
+        if opens {
+            let complete = prompt.verification_uri_complete.as_ref();
+            open_browser(complete.unwrap_or(&prompt.verification_uri));
+        }
+        spinner = Some(context.ui.spinner("waiting for you to confirm"));
+    };
+    let outcome = Login::device(request, prompt, cancelled()).await;
+    drop(spinner);
+    outcome
+}
+
+async fn through_browser(
+    context: &Context,
+    request: LoginRequest<'_>,
+    opens: bool,
+) -> Result<Login, LoginError> {
+    let mut spinner = None;
+    let prompt = |prompt: &BrowserPrompt| {
+        show_page(context, prompt, opens);
+        if opens {
+            open_browser(&prompt.authorization_uri);
+        }
+        spinner = Some(context.ui.spinner("waiting for your browser"));
+    };
+    let outcome = Login::browser(request, prompt, cancelled()).await;
+    drop(spinner);
+    outcome
+}
+
+async fn cancelled() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn show_page(context: &Context, prompt: &BrowserPrompt, opens: bool) {
+    let address = prompt.authorization_uri.as_str();
+    if context.ui.json() {
+        let json = PageJson { authorization_uri: address, expires_in: prompt.expires_in.as_secs() };
+        if let Err(error) = context.ui.print_json(&json) {
+            tracing::debug!(?error, "nobody reads the address");
+        }
+        return;
+    }
+    let what = if opens { "Your browser opens" } else { "Open in a browser on this machine" };
+    context.ui.status(&format!("{what} {}", styled(STRONG, address)));
+    context
+        .ui
+        .status("If it shows an error, or none opens, press Ctrl-C and run `mcpx login --device`.");
 }
 
 fn show(context: &Context, prompt: &DevicePrompt) {
@@ -125,16 +207,31 @@ fn show(context: &Context, prompt: &DevicePrompt) {
     ));
 }
 
-/// A browser is opened only where its window would be in front of the user: not over SSH, and on
-/// Linux only with a display, where a text browser would take the terminal over.
-fn may_open_browser() -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let display = !cfg!(target_os = "linux") || set("DISPLAY") || set("WAYLAND_DISPLAY");
-    std::io::stderr().is_terminal() && !set("SSH_CONNECTION") && !set("SSH_TTY") && display
+/// What decides whether a browser's window would be in front of the user.
+#[derive(Clone, Copy, Debug)]
+struct Surroundings {
+    terminal: bool,
+    ssh: bool,
+    display: bool,
 }
 
-fn open_browser(prompt: &DevicePrompt) {
-    let url = prompt.verification_uri_complete.as_ref().unwrap_or(&prompt.verification_uri);
+impl Surroundings {
+    fn of_this_process() -> Self {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            ssh: set("SSH_CONNECTION") || set("SSH_CLIENT") || set("SSH_TTY"),
+            // On Linux only with a display: a text browser would take the terminal over.
+            display: !cfg!(target_os = "linux") || set("DISPLAY") || set("WAYLAND_DISPLAY"),
+        }
+    }
+
+    fn have_a_browser(self) -> bool {
+        self.terminal && !self.ssh && self.display
+    }
+}
+
+fn open_browser(url: &url::Url) {
     // The issuer chose this address; anything but a web page could start any program.
     let Ok(url) = fetch::safe_url(url.as_str()) else { return };
     std::thread::spawn(move || {
@@ -151,4 +248,22 @@ fn open_browser(prompt: &DevicePrompt) {
             tracing::debug!(%error, "no browser opened");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_is_at_hand_at_a_desk_only() {
+        let desk = Surroundings { terminal: true, ssh: false, display: true };
+        assert!(desk.have_a_browser());
+        for elsewhere in [
+            Surroundings { terminal: false, ..desk },
+            Surroundings { ssh: true, ..desk },
+            Surroundings { display: false, ..desk },
+        ] {
+            assert!(!elsewhere.have_a_browser(), "{elsewhere:?}");
+        }
+    }
 }

@@ -25,11 +25,13 @@ pub async fn run(_args: LsArgs, context: &Context) -> Result<(), CliError> {
         return Ok(());
     }
     let rows = connections.into_iter().map(|connection| {
+        let how = if connection.needs_approval { "needs approval" } else { "" };
         vec![
             connection.name,
             connection.transport.unwrap_or_default(),
+            how.to_owned(),
             connection.description.unwrap_or_default(),
         ]
     });
-    ui.table(&["name", "transport", "description"], rows.collect())
+    ui.table(&["name", "transport", "access", "description"], rows.collect())
 }

@@ -14,12 +14,15 @@ pub mod deny;
 pub mod error;
 pub mod exec;
 pub mod find;
+pub mod grants;
 pub mod login;
 pub mod logout;
 pub mod ls;
 pub mod policy;
 pub mod replay;
+pub mod request;
 pub mod revoke;
+mod rotate;
 pub mod sandbox;
 pub mod serve;
 pub mod sessions;
@@ -113,6 +116,8 @@ enum Verb {
     Client(client::ClientArgs),
     Approve(approve::ApproveArgs),
     Deny(deny::DenyArgs),
+    Request(request::RequestArgs),
+    Grants(grants::GrantsArgs),
     Revoke(revoke::RevokeArgs),
     Sessions(sessions::SessionsArgs),
     Replay(replay::ReplayArgs),
@@ -184,6 +189,8 @@ impl Verb {
             Self::Client(args) => client::run(args, context).await,
             Self::Approve(args) => approve::run(args, context).await,
             Self::Deny(args) => deny::run(args, context).await,
+            Self::Request(args) => request::run(args, context).await,
+            Self::Grants(args) => grants::run(args, context).await,
             Self::Revoke(args) => revoke::run(args, context).await,
             Self::Sessions(args) => sessions::run(args, context).await,
             Self::Replay(args) => replay::run(args, context).await,

@@ -20,15 +20,17 @@ use crate::control::issuer::{LocalIssuer, password};
 use crate::control::pins::PinBoard;
 use crate::control::routes::{Readiness, router};
 use crate::control::session::ApiSessions;
-use crate::control::{ConnectionInfo, Control, listen};
+use crate::control::{ConnectionInfo, Control, keys as signing_keys, listen};
 use crate::gateway::Gateway;
 use crate::gateway::seal::Seal;
 use crate::gateway::shelf::Shelf;
 use crate::gateway::slots::Slots;
-use crate::identity::dpop::ReplayCache;
+use crate::identity::dpop::{Nonces, ReplayCache};
 use crate::identity::fetch;
 use crate::identity::grant::GrantSigner;
 use crate::identity::key::SigningKey;
+use crate::identity::possession::Possession;
+use crate::identity::ring::KeyRing;
 use crate::identity::trust::TrustRules;
 use crate::identity::{IssuerVerifier, Issuers, private_file};
 use crate::mask::Masker;
@@ -59,6 +61,10 @@ pub struct ServeArgs {
     /// Read a password from stdin and print what `[local_issuer]` keeps of it, then end
     #[arg(long, conflicts_with_all = ["check", "ready_file"])]
     pub hash_password: bool,
+    /// Let another key sign grants from now on, on the server that runs with this configuration
+    /// or, without one, at its next start; then end. Sessions go on
+    #[arg(long, conflicts_with_all = ["check", "ready_file", "hash_password"])]
+    pub rotate_keys: bool,
     /// Write a JSON file with the addresses once requests are accepted
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -89,10 +95,13 @@ pub async fn run(args: ServeArgs, context: &Context) -> Result<(), CliError> {
         return context.ui.print(&hash);
     }
     let settings = Settings::load(&args.config)?;
+    if args.rotate_keys {
+        return crate::cli::rotate::run(&settings.data_dir, context).await;
+    }
     let tls = match &settings.tls {
         None => None,
         Some(files) => Some(
-            listen::tls(&files.certificate, &files.key)
+            listen::tls(&files.certificate, &files.key, files.client_certificates)
                 .map_err(|error| failed("TLS cannot be set up", &error))?,
         ),
     };
@@ -366,6 +375,9 @@ async fn sweep(control: Arc<Control>, gateway: Arc<Gateway>) {
             let gateway = Arc::clone(&gateway);
             tokio::spawn(async move { gateway.end_session(&connection, &session).await });
         }
+        if let Err(error) = signing_keys::tend(&control).await {
+            tracing::error!(%error, "the signing keys could not be looked after");
+        }
         if let Err(error) = control.approvals.sweep().await {
             tracing::error!(?error, "lapsed approvals could not be cleared away");
         }
@@ -390,8 +402,18 @@ impl Parts {
     fn wire(self) -> Result<Wired, CliError> {
         let Self { settings, store, recorder, reader, clock, index, pins, public_url } = self;
         let keys = settings.data_dir.join("keys");
-        let signer = GrantSigner::load_or_create(&keys.join("grant.key"), public_url.as_str())
+        let ring = KeyRing::open(&keys)
             .map_err(|error| failed("the key of grants cannot be used", &error))?;
+        let signer = GrantSigner::new(Arc::new(ring), public_url.as_str());
+        let nonces = settings.possession.nonce_life.map(Nonces::new).transpose();
+        let nonces = nonces.map_err(|error| failed("nonces cannot be made", &error))?;
+        let nonces = nonces.map(Arc::new);
+        let possession = || {
+            let replay = ReplayCache::new(PROOFS).since(clock.now_seconds());
+            Possession::new(&settings.possession, replay.with_nonces(nonces.clone()))
+        };
+        let (of_gateway, of_control) = (possession(), possession());
+        let certificates = settings.possession.certificates;
         let verifier = Arc::new(signer.verifier());
         let issuer = match settings.local_issuer {
             None => None,
@@ -423,6 +445,7 @@ impl Parts {
         let streams = settings.gateway.streams;
         let shelf = Shelf::new(streams.keeping, Arc::clone(&seal))
             .map_err(|error| failed("streams cannot be numbered", &error))?;
+        let slots = Arc::new(Slots::new(streams.per_session, streams.total));
         let gateway = Gateway {
             public_url: public_url.clone(),
             connections: upstreams,
@@ -430,10 +453,10 @@ impl Parts {
             masker: Arc::clone(&masker),
             recorder: recorder.clone(),
             verifier: Arc::clone(&verifier),
-            replay: ReplayCache::new(PROOFS).since(clock.now_seconds()),
+            possession: of_gateway,
             seal,
             shelf: Arc::new(shelf),
-            slots: Arc::new(Slots::new(streams.per_session, streams.total)),
+            slots: Arc::clone(&slots),
             grants: Arc::clone(&grants) as _,
             approvals: Arc::clone(&approvals) as _,
             pins: Arc::clone(&pins) as _,
@@ -447,11 +470,13 @@ impl Parts {
             trust,
             signer,
             verifier,
-            replay: ReplayCache::new(PROOFS).since(clock.now_seconds()),
+            possession: of_control,
+            certificates,
             policies,
             masker,
             connections: shown,
             grants,
+            slots,
             approvals,
             pins,
             sessions: ApiSessions::default(),

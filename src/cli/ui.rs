@@ -147,6 +147,19 @@ impl Ui {
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
+    /// Asks for one line.
+    ///
+    /// # Errors
+    /// When stdin cannot be read.
+    pub fn ask(&self, question: &str) -> Result<String, CliError> {
+        let mut err = anstream::stderr().lock();
+        write!(err, "{question} ")?;
+        err.flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        Ok(answer.trim().to_owned())
+    }
+
     /// Reads one line that is not shown while it is typed, where the terminal can do that; without
     /// a terminal, a line of stdin.
     ///

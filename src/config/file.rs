@@ -50,6 +50,9 @@ pub(super) struct Server {
     pub(super) public_url: Option<Spanned<Url>>,
     pub(super) data_dir: PathBuf,
     pub(super) tls: Option<Tls>,
+    #[serde(default)]
+    pub(super) client_certificates_from: Vec<Spanned<String>>,
+    pub(super) dpop_nonce: Option<Spanned<Span>>,
     #[serde(default = "drain")]
     pub(super) drain: Span,
 }
@@ -59,6 +62,12 @@ pub(super) struct Server {
 pub(super) struct Tls {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
+    #[serde(default = "yes")]
+    pub(super) client_certificates: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -76,13 +85,15 @@ impl Default for Policy {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Grants {
-    pub(super) ttl: Span,
+    pub(super) ttl: Spanned<Span>,
     pub(super) max: Span,
+    pub(super) max_jit: Span,
 }
 
 impl Default for Grants {
     fn default() -> Self {
-        Self { ttl: Span::minutes(15), max: Span::minutes(12 * 60) }
+        let ttl = Spanned::new(0..0, Span::minutes(15));
+        Self { ttl, max: Span::minutes(12 * 60), max_jit: Span::minutes(8 * 60) }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod connection;
 mod file;
+mod possession;
 mod trust;
 
 use std::net::SocketAddr;
@@ -58,6 +59,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// Whether clients are asked for a certificate, to bind tokens to.
+    pub client_certificates: bool,
 }
 
 /// A checked configuration.
@@ -74,6 +77,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// TLS, without which only loopback is listened on.
     pub tls: Option<TlsFiles>,
+    /// How the holder of a token proves it.
+    pub possession: crate::identity::possession::Settings,
     /// The trusted issuers.
     pub issuers: Vec<IssuerSettings>,
     /// Whose jobs come in with their own token.
@@ -114,11 +119,12 @@ impl Settings {
         let base = path.parent().unwrap_or(Path::new(""));
         let in_base = |relative: &Path| base.join(relative);
 
-        let tls = file
-            .server
-            .tls
-            .as_ref()
-            .map(|tls| TlsFiles { certificate: in_base(&tls.certificate), key: in_base(&tls.key) });
+        let tls = file.server.tls.as_ref().map(|tls| TlsFiles {
+            certificate: in_base(&tls.certificate),
+            key: in_base(&tls.key),
+            client_certificates: tls.client_certificates,
+        });
+        let possession = possession::check(&file.server, &place)?;
         let listen = *file.server.listen.get_ref();
         if tls.is_none() && !listen.ip().is_loopback() {
             let what = "plain HTTP is served on loopback only; add [server.tls] with certificate \
@@ -134,7 +140,12 @@ impl Settings {
         let mut issuers = Vec::new();
         for issuer in file.issuer {
             let at = issuer.span().start;
-            let issuer = issuer.into_inner();
+            let mut issuer = issuer.into_inner();
+            if let Some(lookup) = &mut issuer.group_lookup {
+                lookup.client_secret_file = in_base(&lookup.client_secret_file);
+                // Read when it is needed; one that is not there now is a mistake to be told of now.
+                read(&lookup.client_secret_file)?;
+            }
             issuer.check().map_err(|error| place.error_chain(at, &error))?;
             issuers.push(issuer);
         }
@@ -143,6 +154,11 @@ impl Settings {
         let rules = file.masking.map(toml::Spanned::into_inner).unwrap_or_default();
         let masker =
             mask::Masker::new(&rules).map_err(|error| place.error_chain(masking_at, &error))?;
+
+        let (ttl_at, grant_ttl) = (file.grants.ttl.span().start, file.grants.ttl.get_ref().0);
+        if grant_ttl > LONGEST_TTL {
+            return Err(place.error(ttl_at, "a grant token lives for at most \"15m\""));
+        }
 
         let policy_dir = in_base(&file.policy.dir);
         let policies = PolicySet::parse(&policy_sources(&policy_dir)?)?;
@@ -157,6 +173,8 @@ impl Settings {
         let mut secret = vec![connection::real(&in_base(&file.server.data_dir))];
         secret.push(connection::real(path));
         secret.extend(tls.as_ref().map(|tls| connection::real(&tls.key)));
+        let lookups = issuers.iter().filter_map(|issuer| issuer.group_lookup.as_ref());
+        secret.extend(lookups.map(|lookup| connection::real(&lookup.client_secret_file)));
         let connections = connection::check(file.connection, base, &secret, &place)?;
         Ok(Self {
             file: path.to_owned(),
@@ -165,6 +183,7 @@ impl Settings {
             public_url,
             data_dir: in_base(&file.server.data_dir),
             tls,
+            possession,
             issuers,
             trust,
             local_issuer: file.local_issuer,
@@ -172,8 +191,9 @@ impl Settings {
             policies,
             masker: std::sync::Arc::new(masker),
             control: control::Settings {
-                grant_ttl: file.grants.ttl.0,
+                grant_ttl,
                 grant_max: file.grants.max.0,
+                grant_max_jit: file.grants.max_jit.0,
                 auditors: file.roles.auditors,
                 operators: file.roles.operators,
             },
@@ -202,6 +222,9 @@ impl Settings {
         })
     }
 }
+
+/// A grant token's longest life: for so long somebody can go on whom the issuer knows no more.
+const LONGEST_TTL: Duration = Duration::from_secs(15 * 60);
 
 /// What an event may have besides the longest message, unless configured.
 const EVENT_FIELDS: usize = 64 * 1024;

@@ -37,16 +37,26 @@ fn defaults_are_filled_in() {
     assert_eq!(settings.control.grant_ttl, Duration::from_secs(900));
     assert!(settings.policies.is_empty());
     let more = format!(
-        "{MINIMAL}[grants]\nttl = \"1h 30m\"\n[[connection]]\nname = \"a\"\nurl = \"https://x.example/mcp\"\n[connection.credential]\nheader = \"X-Key\"\nfrom = \"file:token\"\n"
+        "{MINIMAL}[grants]\nttl = \"1m 30s\"\n[[connection]]\nname = \"a\"\nurl = \"https://x.example/mcp\"\n[connection.credential]\nheader = \"X-Key\"\nfrom = \"file:token\"\n"
     );
     let settings = load(&more).unwrap();
-    assert_eq!(settings.control.grant_ttl, Duration::from_secs(5400));
+    assert_eq!(settings.control.grant_ttl, Duration::from_secs(90));
     assert!(matches!(&settings.connections[0].reach, Reach::Http { credential: Some(_), .. }));
     let sse =
         more.replace("[connection.credential]", "transport = \"sse\"\n[connection.credential]");
     let settings = load(&sse).unwrap();
     let reach = &settings.connections[0].reach;
     assert!(matches!(reach, Reach::Sse { credential: Some(_), streams: 256, .. }));
+}
+
+#[test]
+fn a_grant_token_is_short_lived() {
+    let grants = |line: &str| format!("{MINIMAL}[grants]\n{line}\n");
+    let settings = load(&grants("ttl = \"15m\"\nmax_jit = \"2h\"")).unwrap();
+    assert_eq!(settings.control.grant_max_jit, Duration::from_secs(7200));
+    let (line, _, what) = complaint(&grants("ttl = \"15m 1s\""));
+    assert_eq!(line, 8, "{what}");
+    assert!(what.contains("15m"), "{what}");
 }
 
 #[test]

@@ -2,7 +2,10 @@
 //! caller sees is theirs, or everybody's for auditors and operators. Looking at a session is
 //! itself on record before anything is shown.
 
+mod grants;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
@@ -19,13 +22,14 @@ use super::session::ApiCaller;
 use crate::audit::{Entry, Record};
 use crate::evidence::replay;
 use crate::gateway::ports::ItemKind;
-use crate::policy::Facts;
+use crate::policy::Connect;
 use crate::store::approvals::ApprovalRow;
-use crate::store::grants::GrantRow;
 use crate::store::index::SessionRow;
 use crate::store::pins::PinRow;
-use crate::types::{ApprovalId, GrantId, SessionId, Subject, SubjectId};
+use crate::types::{ApprovalId, SessionId, Subject, SubjectId};
 
+/// How long an answer may wait for a decision.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// Rows in one answer.
 const MOST: u32 = 500;
 const USUAL: u32 = 50;
@@ -39,8 +43,10 @@ pub fn router() -> Router<Arc<Control>> {
         .route("/api/connections", get(connections))
         .route("/api/approvals", get(approvals))
         .route("/api/approvals/{id}", get(approval).post(decide))
-        .route("/api/grants", get(grants_list))
-        .route("/api/grants/{id}/revoke", post(revoke))
+        .route("/api/requests", post(grants::request))
+        .route("/api/grants", get(grants::list))
+        .route("/api/revocations", post(grants::revoke_many))
+        .route("/api/grants/{id}/revoke", post(grants::revoke))
         .route("/api/tools", get(tools))
         .route("/api/tools/accept", post(accept_tool))
         .route("/api/sessions", get(sessions))
@@ -66,19 +72,19 @@ async fn me(State(control): Shared, ApiCaller(subject): ApiCaller) -> Answer {
 
 async fn connections(State(control): Shared, ApiCaller(subject): ApiCaller) -> Answer {
     let policies = control.policies.load();
-    let facts =
-        Facts { now: control.clock.now(), source: None, grant_age_seconds: 0, reason: None };
+    let facts = control.facts(None, None, control.clock.now());
     let list: Vec<Value> = control
         .connections
         .iter()
-        .filter(|(name, _)| policies.may_connect(&subject, name, &facts).is_ok())
-        .map(|(name, info)| {
-            json!({
+        .filter_map(|(name, info)| {
+            let asked = policies.may_connect(&subject, name, &facts).ok()?;
+            Some(json!({
                 "name": name,
                 "description": info.description,
                 "transport": info.transport,
                 "url": format!("{}/mcp/{name}", control.public_url),
-            })
+                "needs_approval": matches!(asked, Connect::NeedsApproval(_)),
+            }))
         })
         .collect();
     Ok(Json(Value::from(list)))
@@ -115,15 +121,28 @@ async fn approvals(
     Ok(Json(Value::from(list)))
 }
 
+#[derive(Deserialize)]
+struct Waiting {
+    /// Seconds to wait for a decision.
+    wait: Option<u64>,
+}
+
 async fn approval(
     State(control): Shared,
     ApiCaller(subject): ApiCaller,
     Path(id): Path<String>,
+    Query(query): Query<Waiting>,
 ) -> Answer {
     let id = approval_id(&id)?;
-    let row = control.store.approval(&id).await?;
-    let row = row.filter(|row| may_see_approval(&control, &subject, row));
-    let row = row.ok_or_else(|| ApiError::not_found(format!("there is no approval {id}")))?;
+    let seen = |row: Option<ApprovalRow>| {
+        row.filter(|row| may_see_approval(&control, &subject, row))
+            .ok_or_else(|| ApiError::not_found(format!("there is no approval {id}")))
+    };
+    let mut row = seen(control.store.approval(&id).await?)?;
+    if let Some(seconds) = query.wait {
+        let patience = Duration::from_secs(seconds).min(LONGEST_WAIT);
+        row = seen(control.approvals.watch(&id, patience).await?)?;
+    }
     Ok(Json(show_approval(&control, &subject, &row).await?))
 }
 
@@ -151,6 +170,7 @@ async fn decide(
     let reason = decision.reason.map(|reason| control.masker.text(&reason).0.into_owned());
     let decided = control.approvals.decide(&id, &subject, yes, reason.as_deref()).await;
     let row = on_record(&control, decided).await?;
+    control.follow(&row).await?;
     Ok(Json(show_approval(&control, &subject, &row).await?))
 }
 
@@ -186,62 +206,10 @@ async fn show_approval(
         "expires_at": row.expires_at,
         "decided_by": decided_by,
         "reason": row.reason,
+        "wanted": row.wanted,
         "may_decide": open && why_not.is_none(),
         "why_not": why_not,
     }))
-}
-
-async fn grants_list(State(control): Shared, ApiCaller(subject): ApiCaller) -> Answer {
-    let everybody = control.is_operator(&subject) || control.is_auditor(&subject);
-    let of = (!everybody).then_some(&subject.id);
-    let now = control.clock.now();
-    let rows = control.store.grants(of, MOST).await?;
-    let list: Vec<Value> = rows.iter().map(|row| show_grant(row, now)).collect();
-    Ok(Json(Value::from(list)))
-}
-
-fn show_grant(row: &GrantRow, now: crate::types::Timestamp) -> Value {
-    let state = if row.revoked_at.is_some() {
-        "revoked"
-    } else if row.expires_at <= now {
-        "expired"
-    } else {
-        "active"
-    };
-    json!({
-        "id": row.id,
-        "session": row.session,
-        "subject": { "id": row.subject.id, "label": row.subject.label() },
-        "trust_rule": row.subject.kind.rule(),
-        "connection": row.connection,
-        "reason": row.reason,
-        "issued_at": row.issued_at,
-        "expires_at": row.expires_at,
-        "state": state,
-    })
-}
-
-async fn revoke(
-    State(control): Shared,
-    ApiCaller(subject): ApiCaller,
-    Path(id): Path<String>,
-) -> Answer {
-    let id: GrantId = id.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
-    let missing = || ApiError::not_found(format!("there is no grant {id} that you may revoke"));
-    let row = control.store.grant(&id).await?;
-    let allowed = |row: &GrantRow| row.subject.id == subject.id || control.is_operator(&subject);
-    let Some(row) = row.filter(allowed) else {
-        let refusal = Err(missing().of(&subject.id));
-        return on_record(&control, refusal).await;
-    };
-    let now = control.clock.now();
-    if row.revoked_at.is_none() {
-        let record = Record::GrantRevoked { grant: id.clone(), by: subject.id.clone() };
-        control.recorder.append(Entry { record, body: None }).await?;
-        control.grants.revoke(&id, &subject.id, now).await?;
-    }
-    let row = control.store.grant(&id).await?.ok_or_else(missing)?;
-    Ok(Json(show_grant(&row, now)))
 }
 
 #[derive(Deserialize)]

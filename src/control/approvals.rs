@@ -26,16 +26,16 @@ use crate::types::{ApprovalId, CallId, Clock, Subject, Timestamp};
 
 /// The requests for approval.
 pub struct ApprovalDesk {
-    store: Store,
-    recorder: Recorder,
-    clock: Arc<dyn Clock>,
-    expire: Duration,
+    pub(super) store: Store,
+    pub(super) recorder: Recorder,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) expire: Duration,
     /// Goes up whenever anything is decided; who waits looks again.
-    decided: watch::Sender<u64>,
+    pub(super) decided: watch::Sender<u64>,
     /// Decisions are made one at a time, so that what is recorded is what happens.
-    deciding: Mutex<()>,
-    /// Asking is done one at a time, so that one call has one open request.
-    asking: Mutex<()>,
+    pub(super) deciding: Mutex<()>,
+    /// Asking is done one at a time, so that one call or grant has one open request.
+    pub(super) asking: Mutex<()>,
 }
 
 fn failed(error: impl std::error::Error) -> PortError {
@@ -83,8 +83,8 @@ impl ApprovalDesk {
         let row = ApprovalRow {
             id: id.clone(),
             binding: binding.to_owned(),
-            call: call.id.clone(),
-            session: call.session.clone(),
+            call: Some(call.id.clone()),
+            session: Some(call.session.clone()),
             subject: call.subject.id.clone(),
             connection: call.connection.clone(),
             action: call.action().to_owned(),
@@ -97,6 +97,7 @@ impl ApprovalDesk {
             state: ApprovalState::Pending,
             decided_by: None,
             reason: None,
+            wanted: None,
         };
         self.store.insert_approval(&row).await.map_err(failed)?;
         Ok(id)
@@ -142,7 +143,7 @@ impl ApprovalDesk {
         let Some(by) = row.decided_by else {
             return Err(PortError(format!("approval {} has no approver", row.id)));
         };
-        if !self.store.use_approval(&row.id, call, now).await.map_err(failed)? {
+        if !self.store.use_approval(&row.id, call.as_str(), now).await.map_err(failed)? {
             return Ok(Answer::Taken);
         }
         let record = Record::ApprovalUsed { approval: row.id.clone(), call: call.clone() };
@@ -237,7 +238,8 @@ pub fn why_not(row: &ApprovalRow, by: &Subject, requester: &str) -> Option<Strin
     let same_mailbox =
         by.identity.email.as_deref().is_some_and(|email| email.eq_ignore_ascii_case(requester));
     if row.subject == by.id || same_mailbox {
-        return Some("nobody can approve their own call".to_owned());
+        let what = if row.wanted.is_some() { "request" } else { "call" };
+        return Some(format!("nobody can approve their own {what}"));
     }
     if !in_any(by, &row.groups) {
         let groups = row.groups.join(" or ");

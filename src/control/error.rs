@@ -31,6 +31,8 @@ pub struct ApiError {
     pub subject: Option<SubjectId>,
     /// What they wanted to reach, where that is known.
     pub connection: Option<ConnectionName>,
+    /// The nonce that the next proof must have (RFC 9449, section 8).
+    pub nonce: Option<String>,
     /// What goes on record besides, and never to the caller.
     pub inside: Option<String>,
 }
@@ -51,6 +53,7 @@ impl ApiError {
             hint: None,
             subject: None,
             connection: None,
+            nonce: None,
             inside: None,
         }
     }
@@ -73,6 +76,13 @@ impl ApiError {
     #[must_use]
     pub fn at(mut self, connection: &ConnectionName) -> Self {
         self.connection = Some(connection.clone());
+        self
+    }
+
+    /// Adds the server's nonce, where it is what the proof was refused for.
+    #[must_use]
+    pub fn with_nonce(mut self, nonce: Option<String>) -> Self {
+        self.nonce = nonce.filter(|_| self.code == "use_dpop_nonce");
         self
     }
 
@@ -149,8 +159,16 @@ impl ApiError {
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => StatusCode::BAD_REQUEST,
             status => status,
         };
-        (status, [("cache-control", "no-store")], Json(body)).into_response()
+        let nonce = self.nonce;
+        with_nonce((status, [("cache-control", "no-store")], Json(body)).into_response(), nonce)
     }
+}
+
+fn with_nonce(mut response: Response, nonce: Option<String>) -> Response {
+    if let Some(nonce) = nonce.and_then(|nonce| nonce.parse().ok()) {
+        response.headers_mut().insert("dpop-nonce", nonce);
+    }
+    response
 }
 
 impl IntoResponse for ApiError {
@@ -161,12 +179,13 @@ impl IntoResponse for ApiError {
         let mut response =
             (self.status, [("cache-control", "no-store")], Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            let challenge = axum::http::HeaderValue::from_static(
-                "DPoP error=\"invalid_token\", algs=\"ES256\"",
-            );
+            let challenge = axum::http::HeaderValue::from_static(match self.nonce {
+                Some(_) => "DPoP error=\"use_dpop_nonce\", algs=\"EdDSA ES256\"",
+                None => "DPoP error=\"invalid_token\", algs=\"EdDSA ES256\"",
+            });
             response.headers_mut().insert("www-authenticate", challenge);
         }
-        response
+        with_nonce(response, self.nonce)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The token endpoint: an identity token becomes a grant token (RFC 8693) that is bound to the
-//! caller's key (RFC 9449) and good for one resource (RFC 8707).
+//! caller's key (RFC 9449) or certificate (RFC 8705) and good for one resource (RFC 8707).
 //!
 //! A grant is on record before it exists, and exists before its token leaves.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::json;
-use url::Url;
 
 use super::Control;
 use super::error::ApiError;
+use super::requests::Basis;
 use super::workload::{JWT, Proven};
 use crate::audit::{Entry, Record, RefusalStage};
-use crate::identity::dpop::{self, Thumbprint};
+use crate::identity::certificate::PeerCertificate;
 use crate::identity::grant::{Confirmation, GrantClaims, GrantDetail, GrantKind};
+use crate::identity::possession::{PossessionError, Shown};
 use crate::identity::{Fault, TokenError};
-use crate::policy::Facts;
 use crate::store::grants::GrantRow;
 use crate::types::{ConnectionName, GrantId, Secret, SessionId, Subject, Timestamp};
 
@@ -32,7 +32,7 @@ const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// An API token's life.
-const API_TTL: Duration = Duration::from_secs(300);
+pub(super) const API_TTL: Duration = Duration::from_secs(300);
 /// A reason longer than this, in characters, is refused.
 const LONGEST_REASON: usize = 500;
 
@@ -52,15 +52,17 @@ pub struct ExchangeForm {
 pub async fn token(
     State(control): State<Arc<Control>>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    certificate: Option<axum::Extension<PeerCertificate>>,
     headers: HeaderMap,
     form: Result<Form<ExchangeForm>, axum::extract::rejection::FormRejection>,
 ) -> Response {
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(error) => return ApiError::bad_request(error.body_text()).into_token_response(),
-    };
     let source = peer.map(|axum::Extension(ConnectInfo(peer))| peer);
-    match control.exchange(form, &headers, source).await {
+    let certificate = certificate.as_deref();
+    let exchanged = match form {
+        Ok(Form(form)) => control.exchange(form, &headers, certificate, source).await,
+        Err(error) => Err(ApiError::bad_request(error.body_text())),
+    };
+    match exchanged {
         Ok(answer) => {
             (StatusCode::OK, [("cache-control", "no-store")], Json(answer)).into_response()
         }
@@ -83,6 +85,7 @@ impl Control {
         &self,
         form: ExchangeForm,
         headers: &HeaderMap,
+        certificate: Option<&PeerCertificate>,
         source: Option<SocketAddr>,
     ) -> Result<serde_json::Value, ApiError> {
         if form.grant_type != TOKEN_EXCHANGE {
@@ -91,7 +94,7 @@ impl Control {
             return Err(ApiError::new(status, "unsupported_grant_type", "bad_request", message));
         }
         let now = self.clock.now();
-        let key = self.key_of(headers, now)?;
+        let key = self.key_of(headers, certificate, source, now)?;
         let proven = match form.subject_token_type.as_str() {
             ID_TOKEN => Proven::person(self.logged_in(&form.subject_token, now).await?),
             JWT => {
@@ -114,19 +117,13 @@ impl Control {
                 .of(&subject.id)
         })?;
         let reason = form.mcpx_reason.map(|reason| self.checked_reason(&reason)).transpose()?;
-        let facts = Facts {
-            now,
-            source: source.map(|peer| peer.ip()),
-            grant_age_seconds: 0,
-            reason: reason.clone(),
-        };
-        self.policies
-            .load()
-            .may_connect(subject, &connection, &facts)
-            .map_err(|denial| ApiError::from(denial).of(&subject.id).at(&connection))?;
+        let from = source.map(|peer| peer.ip());
         match form.mcpx_grant {
-            None => self.new_grant(proven, connection, key, reason, source, now).await,
-            Some(token) => self.renewed_grant(proven, connection, key, &token, now).await,
+            None => {
+                let basis = self.basis(subject, &connection, reason, from, now).await?;
+                self.new_grant(proven, connection, key, basis, from, now).await
+            }
+            Some(token) => self.renewed_grant(proven, connection, key, &token, from, now).await,
         }
     }
 
@@ -137,20 +134,27 @@ impl Control {
         Ok(self.store.subject(verified.identity, now).await?)
     }
 
-    /// The key that the caller proves at this endpoint.
-    fn key_of(&self, headers: &HeaderMap, now: Timestamp) -> Result<Thumbprint, ApiError> {
-        let invalid = |code, message: String| {
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_dpop_proof", code, message)
-        };
-        let mut proofs = headers.get_all("dpop").iter();
-        let proof = proofs.next().filter(|_| proofs.next().is_none());
-        let proof = proof.and_then(|proof| proof.to_str().ok()).ok_or_else(|| {
-            invalid("dpop_missing", "exactly one DPoP proof is needed".to_owned())
-        })?;
-        let url = Url::parse(&format!("{}/oauth/token", self.public_url))
-            .map_err(|error| ApiError::internal(&error))?;
-        dpop::verify_proof(proof, "POST", &url, None, now.as_second(), &self.replay)
-            .map_err(|error| invalid(error.code(), error.to_string()))
+    /// The key or certificate that the caller proves at this endpoint.
+    fn key_of(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&PeerCertificate>,
+        source: Option<SocketAddr>,
+        now: Timestamp,
+    ) -> Result<Confirmation, ApiError> {
+        let url = format!("{}/oauth/token", self.public_url);
+        let source = source.map(|peer| peer.ip());
+        let shown = Shown { headers, method: "POST", url: &url, source, certificate };
+        let now = now.as_second();
+        self.possession.confirm(&shown, now).map_err(|error| {
+            let oauth = match error.code() {
+                "use_dpop_nonce" => "use_dpop_nonce",
+                _ if matches!(error, PossessionError::Certificate(_)) => "invalid_request",
+                _ => "invalid_dpop_proof",
+            };
+            ApiError::new(StatusCode::BAD_REQUEST, oauth, error.code(), error.to_string())
+                .with_nonce(self.possession.nonce(now))
+        })
     }
 
     fn connection_of(&self, resource: &str) -> Option<ConnectionName> {
@@ -159,7 +163,7 @@ impl Control {
     }
 
     /// A reason as it may be kept: masked, and of bearable length.
-    fn checked_reason(&self, reason: &str) -> Result<String, ApiError> {
+    pub(super) fn checked_reason(&self, reason: &str) -> Result<String, ApiError> {
         if reason.chars().count() > LONGEST_REASON {
             let message = format!("a reason may have at most {LONGEST_REASON} characters");
             return Err(ApiError::bad_request(message));
@@ -170,7 +174,7 @@ impl Control {
     async fn api_token(
         &self,
         proven: Proven,
-        key: Thumbprint,
+        key: Confirmation,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
         let ends = proven.until(later(now, API_TTL)?);
@@ -185,40 +189,53 @@ impl Control {
         let jti = jti.as_str().replace(GrantId::PREFIX, "api_");
         let (issued, expires) = (now.as_second(), ends.as_second());
         let detail = GrantDetail { kind: GrantKind::Api, session: None, connection: None };
-        let token = self.sign(&subject, self.api_url(), &jti, key, (issued, expires), detail)?;
+        let (kind, life) = (key.token_type(), (issued, expires));
+        let token = self.sign(&subject, self.api_url(), &jti, key, life, detail).await?;
         self.sessions.add(jti, Arc::new(subject), expires, issued);
-        Ok(answer(&token, expires - issued, None))
+        Ok(answer(&token, kind, expires - issued, None))
     }
 
     async fn new_grant(
         &self,
         proven: Proven,
         connection: ConnectionName,
-        key: Thumbprint,
-        reason: Option<String>,
-        source: Option<SocketAddr>,
+        key: Confirmation,
+        basis: Basis,
+        source: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
         let internal = |error| ApiError::internal(&error);
-        let ends_at = proven.ends(later(now, self.settings.grant_max)?, now);
+        let Basis { reason, yes } = basis;
+        let mut ends_at = proven.ends(later(now, self.settings.grant_max)?, now);
+        if let Some(yes) = &yes {
+            let begins = yes.wanted.from.unwrap_or(now);
+            let life = Duration::from_secs(yes.wanted.seconds.unsigned_abs());
+            ends_at = ends_at.min(later(begins, life)?);
+        }
         let row = GrantRow {
             id: GrantId::generate().map_err(internal)?,
             session: SessionId::generate().map_err(internal)?,
-            thumbprint: key.as_str().to_owned(),
+            thumbprint: key.text(),
             issued_at: now,
-            expires_at: proven
-                .until(later(now, self.settings.grant_ttl.min(self.settings.grant_max))?)
-                .min(ends_at),
+            expires_at: proven.until(later(now, self.settings.grant_ttl)?).min(ends_at),
             ends_at,
             revoked_at: None,
+            ended_by: None,
+            scope: yes.as_ref().map(|yes| yes.wanted.scope.clone()).unwrap_or_default(),
+            approval: yes.as_ref().map(|yes| yes.id.clone()),
+            approver: None,
             reason,
             subject: proven.subject.clone(),
             connection,
         };
+        if let Some(yes) = &row.approval {
+            self.spend(yes, &row.id, now).await?;
+        }
         let mut body = json!({
             "subject": row.subject.identity,
             "reason": row.reason,
-            "source": source.map(|peer| peer.ip()),
+            "source": source,
+            "tools": row.scope,
             "key": row.thumbprint,
         });
         if let Some(workload) = proven.evidence() {
@@ -230,19 +247,22 @@ impl Control {
             subject: row.subject.id.clone(),
             connection: row.connection.clone(),
             expires: row.expires_at,
+            approval: row.approval.clone(),
+            ends: row.approval.is_some().then_some(row.ends_at),
         };
         let entry = Entry { record, body: Some(body.to_string().into()) };
         self.recorder.append(entry).await?;
         self.grants.add(&row).await?;
-        self.grant_token(&row, key, row.expires_at, now)
+        self.grant_token(&row, key, row.expires_at, now).await
     }
 
     async fn renewed_grant(
         &self,
         proven: Proven,
         connection: ConnectionName,
-        key: Thumbprint,
+        key: Confirmation,
         token: &Secret,
+        source: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
         let subject = &proven.subject;
@@ -263,12 +283,20 @@ impl Control {
             row.subject.id == subject.id
                 && row.subject.kind == subject.kind
                 && row.connection == connection
-                && claims.cnf.jkt == key
-                && row.thumbprint == key.as_str()
+                && claims.sub == subject.id
+                && claims.cnf == key
+                && row.thumbprint == key.text()
         });
-        let row = row.ok_or_else(|| over("grant_unknown", "this grant is not yours to renew"))?;
+        let mut row =
+            row.ok_or_else(|| over("grant_unknown", "this grant is not yours to renew"))?;
         if row.revoked_at.is_some() {
             return Err(over("grant_revoked", "the grant has been revoked"));
+        }
+        self.extended(&mut row, now).await?;
+        if let Err(refusal) = self.still_stands(subject, &row, source, now).await {
+            // What policy refuses ends at once; what could not be asked may be asked again.
+            let ends = refusal.status == StatusCode::FORBIDDEN;
+            return Err(if ends { self.ended(&row, refusal).await } else { refusal });
         }
         let expires = proven.until(later(now, self.settings.grant_ttl)?).min(row.ends_at);
         if row.ends_at <= now {
@@ -280,13 +308,13 @@ impl Control {
         if !self.grants.renew(&id, expires, subject).await? {
             return Err(over("grant_revoked", "the grant has been revoked"));
         }
-        self.grant_token(&row, key, expires, now)
+        self.grant_token(&row, key, expires, now).await
     }
 
-    fn grant_token(
+    async fn grant_token(
         &self,
         row: &GrantRow,
-        key: Thumbprint,
+        key: Confirmation,
         expires: Timestamp,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
@@ -297,16 +325,17 @@ impl Control {
             connection: Some(row.connection.clone()),
         };
         let life = (now.as_second(), expires.as_second());
-        let token = self.sign(&row.subject, audience, row.id.as_str(), key, life, detail)?;
-        Ok(answer(&token, life.1 - life.0, Some(row)))
+        let (kind, id) = (key.token_type(), row.id.as_str());
+        let token = self.sign(&row.subject, audience, id, key, life, detail).await?;
+        Ok(answer(&token, kind, life.1 - life.0, Some(row)))
     }
 
-    fn sign(
+    async fn sign(
         &self,
         subject: &Subject,
         aud: String,
         jti: &str,
-        key: Thumbprint,
+        key: Confirmation,
         (iat, exp): (i64, i64),
         mcpx: GrantDetail,
     ) -> Result<String, ApiError> {
@@ -317,25 +346,25 @@ impl Control {
             exp,
             iat,
             jti: jti.to_owned(),
-            cnf: Confirmation { jkt: key },
+            cnf: key,
             mcpx,
         };
-        self.signer.sign(&claims).map_err(|error| ApiError::internal(&error))
+        self.signer.sign(&claims).await.map_err(|error| ApiError::internal(&error))
     }
 }
 
-fn answer(token: &str, expires_in: i64, grant: Option<&GrantRow>) -> serde_json::Value {
+fn answer(token: &str, kind: &str, expires_in: i64, grant: Option<&GrantRow>) -> serde_json::Value {
     json!({
         "access_token": token,
         "issued_token_type": ACCESS_TOKEN,
-        "token_type": "DPoP",
+        "token_type": kind,
         "expires_in": expires_in,
         "mcpx_grant": grant.map(|grant| &grant.id),
         "mcpx_session": grant.map(|grant| &grant.session),
     })
 }
 
-fn later(now: Timestamp, by: Duration) -> Result<Timestamp, ApiError> {
+pub(super) fn later(now: Timestamp, by: Duration) -> Result<Timestamp, ApiError> {
     SignedDuration::try_from(by)
         .ok()
         .and_then(|by| now.checked_add(by).ok())
@@ -359,8 +388,8 @@ fn refused_identity(error: &TokenError) -> ApiError {
         Fault::Issuer => "temporarily_unavailable",
     };
     let refusal = ApiError::new(status, oauth, error.code(), error.to_string());
-    match error.fault() {
-        Fault::Caller => refusal.hint("run `mcpx login` again"),
-        Fault::Issuer => refusal,
+    match error.hint() {
+        Some(hint) => refusal.hint(hint),
+        None => refusal,
     }
 }

@@ -64,21 +64,22 @@ impl GrantBook {
         Ok(true)
     }
 
-    /// Revokes a grant and ends what runs under it. Says whether this was what ended it.
+    /// Ends grants and what runs under them: by somebody, or for a reason of ours.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn revoke(
+    /// [`StoreError`]; all of them go on then.
+    pub async fn end(
         &self,
-        id: &GrantId,
-        by: &SubjectId,
+        ids: &[&GrantId],
+        by: Result<&SubjectId, &str>,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let ended = self.store.revoke_grant(id, by, now).await?;
-        if let Some(kept) = self.lock().get(id) {
+    ) -> Result<(), StoreError> {
+        self.store.end_grants(ids, by, now).await?;
+        let open = self.lock();
+        for kept in ids.iter().filter_map(|id| open.get(id)) {
             kept.announce.send_modify(|state| state.revoked = true);
         }
-        Ok(ended)
+        Ok(())
     }
 
     /// Forgets the grants that are over, and gives their sessions, so that what upstreams keep
@@ -108,6 +109,7 @@ impl GrantBook {
                 connection: row.connection.clone(),
                 issued_at: row.issued_at,
                 reason: row.reason.clone(),
+                scope: row.scope.clone(),
                 state,
             };
             Kept { live, announce }

@@ -8,15 +8,20 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::audit::{Entries, Entry, Reader, Record, RecordError, Recorder};
+use crate::audit::{Commits, Entry, Reader, Record, RecordError, Recorder};
+use crate::store::indexer::{Indexer, TakeError};
 use crate::store::{Store, StoreError};
+use crate::types::sha256;
 
 /// Entries that are indexed in one transaction.
-const BATCH: usize = 2048;
+const BATCH: usize = 16 * 1024;
+
+/// Entries that are read in one go, which is plain file work: few enough not to need a thread.
+const PIECE: usize = 512;
 
 /// How long entries may gather before they are indexed together, unless somebody waits: a
 /// transaction for each commit would sync the database as often as the log.
-const GATHER: Duration = Duration::from_millis(500);
+const GATHER: Duration = Duration::from_secs(1);
 
 /// The log could not be followed.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +29,9 @@ pub enum IndexError {
     /// The log cannot be read.
     #[error("the audit log cannot be read")]
     Log(#[from] crate::audit::ReadError),
+    /// An entry cannot be indexed.
+    #[error(transparent)]
+    Entry(#[from] TakeError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -52,6 +60,10 @@ impl Index {
         reader: Reader,
         store: Store,
     ) -> Result<(Self, usize), IndexError> {
+        if !belongs(&store, &reader).await? {
+            tracing::warn!("the index is of another log or of more of it; it is made anew");
+            store.forget_index().await?;
+        }
         let mut follower = Follower { recorder: recorder.clone(), reader, store, at: None };
         follower.catch_up().await?;
         follower.store.apply_revocations().await?;
@@ -82,15 +94,24 @@ impl Index {
     }
 }
 
+/// Whether the log has the last entry that is indexed. It has not if one of the two was put back
+/// from a copy.
+async fn belongs(store: &Store, reader: &Reader) -> Result<bool, StoreError> {
+    let Some((index, place, hash)) = store.index_end().await? else { return Ok(true) };
+    let entry = reader.lookup().entry(index, place).ok();
+    let leaf = entry.and_then(|entry| entry.leaf.encode().ok());
+    Ok(leaf.is_some_and(|leaf| sha256(&leaf) == hash))
+}
+
 /// Reads on where it stopped: finding a place in the journal again means passing over everything
 /// before it.
 struct Follower {
     recorder: Recorder,
     reader: Reader,
     store: Store,
-    /// The entries to come and the index of the first; nothing after a failure, since what the
+    /// The commits to come and what takes them in; nothing after a failure, since what the
     /// database holds is known only to the database then.
-    at: Option<(Entries, u64)>,
+    at: Option<(Commits, Indexer)>,
 }
 
 impl Follower {
@@ -119,28 +140,34 @@ impl Follower {
     /// Indexes what has been committed by now; how much that is altogether.
     async fn catch_up(&mut self) -> Result<u64, IndexError> {
         let end = self.recorder.checkpoint().checkpoint().size;
-        let (mut entries, mut next) = match self.at.take() {
+        let (mut commits, mut indexer) = match self.at.take() {
             Some(at) => at,
             None => {
-                let next = self.store.indexed().await?;
-                (self.reader.entries(next), next)
+                let indexer = self.store.indexer().await?;
+                (self.reader.commits(indexer.size()), indexer)
             }
         };
         loop {
-            // Reading is plain file work, in pieces that are small enough not to need a thread.
-            let mut batch = Vec::new();
-            while batch.len() < BATCH {
-                match entries.next_below(end)? {
-                    Some(entry) => batch.push(entry),
-                    None => break,
+            let mut piece = 0;
+            let mut more = true;
+            while indexer.gathered() < BATCH && more {
+                match commits.next_below(end)? {
+                    Some(commit) => indexer.take(&commit)?,
+                    None => more = false,
+                }
+                if indexer.gathered() >= piece + PIECE {
+                    piece = indexer.gathered();
+                    tokio::task::yield_now().await;
                 }
             }
-            let Some(newest) = batch.last() else {
-                self.at = Some((entries, next));
-                return Ok(next);
-            };
-            next = newest.index + 1;
-            self.store.index(&batch).await?;
+            if indexer.gathered() > 0 {
+                self.store.index(&mut indexer).await?;
+            }
+            if !more {
+                let size = indexer.size();
+                self.at = Some((commits, indexer));
+                return Ok(size);
+            }
         }
     }
 }
@@ -149,7 +176,7 @@ impl Follower {
 mod tests {
     use super::*;
     use crate::audit::LogKey;
-    use crate::types::SystemClock;
+    use crate::types::{CallId, SessionId, SystemClock};
 
     async fn append(recorder: &Recorder, count: usize) {
         for number in 0..count {
@@ -200,5 +227,35 @@ mod tests {
         follower.store = store.clone();
         assert_eq!(follower.catch_up().await.unwrap(), 4);
         assert_eq!(store.indexed().await.unwrap(), 4);
+    }
+    #[tokio::test]
+    async fn an_index_of_another_log_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("mcpx.db")).await.unwrap();
+        let mut sessions = Vec::new();
+        // The second is longer than what the first left indexed.
+        for (name, count) in [("first", 2), ("second", 5), ("second", 0)] {
+            let log = folder.path().join(name);
+            let key_file = folder.path().join(format!("{name}.key"));
+            let key = LogKey::load_or_create(&key_file, "index.example/log").unwrap();
+            let (recorder, _) = Recorder::open(&log, key, Arc::new(SystemClock)).unwrap();
+            append(&recorder, count).await;
+            let session = SessionId::generate().unwrap();
+            let call = CallId::generate().unwrap();
+            let record = Record::Orphaned { call, session: session.clone() };
+            if count > 0 {
+                sessions.push((name, session));
+                recorder.append(record.into()).await.unwrap();
+            }
+            let size = recorder.checkpoint().checkpoint().size;
+            let reader = Reader::open(&log).unwrap();
+            Index::start(recorder.clone(), reader, store.clone()).await.unwrap();
+            assert_eq!(store.indexed().await.unwrap(), size);
+            for (of, session) in &sessions {
+                let found = store.session_records(session).await.unwrap().len();
+                assert_eq!(found, usize::from(*of == name), "{of} in {name}");
+            }
+            recorder.shutdown().await.unwrap();
+        }
     }
 }

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::audit::{Entry, Record, Recorder, RefusalStage};
+use crate::identity::certificate::{AnyProvenKey, CertificateThumbprint, PeerCertificate};
 
 /// How long a client has for its TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -53,13 +54,15 @@ pub enum TlsError {
     Pair(#[source] rustls::Error),
 }
 
-/// A TLS configuration from a certificate chain and its key, both PEM.
+/// A TLS configuration from a certificate chain and its key, both PEM. With `client_certificates`
+/// it asks clients for one, to bind tokens to; who has none is served all the same.
 ///
 /// # Errors
 /// [`TlsError`], naming the file.
 pub fn tls(
     certificate: &std::path::Path,
     key: &std::path::Path,
+    client_certificates: bool,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let file = |path: &std::path::Path, why: String| TlsError::File {
         path: path.display().to_string(),
@@ -72,10 +75,16 @@ pub fn tls(
         return Err(file(certificate, "it holds no certificate".to_owned()));
     }
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| file(key, error.to_string()))?;
-    let mut config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, secret)
-        .map_err(TlsError::Pair)?;
+    let config = ServerConfig::builder();
+    let config = if client_certificates {
+        config.with_client_cert_verifier(AnyProvenKey::new())
+    } else {
+        config.with_no_client_auth()
+    };
+    let mut config = config.with_single_cert(chain, secret).map_err(TlsError::Pair)?;
+    // Without it, TLS 1.2 could resume somebody's session as somebody else (RFC 7627), and what is
+    // known of a client is kept with the session.
+    config.require_ems = client_certificates;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -110,11 +119,20 @@ pub async fn serve(
         let (watcher, recorder) = (graceful.watcher(), recorder.clone());
         tokio::spawn(async move {
             match acceptor {
-                None => connection(stream, peer, router, watcher, waits).await,
+                None => connection(stream, (peer, None), router, watcher, waits, &recorder).await,
                 Some(acceptor) => {
                     match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => connection(stream, peer, router, watcher, waits).await,
-                        Ok(Err(_)) | Err(_) => refused_handshake(&recorder, peer).await,
+                        Ok(Ok(stream)) => {
+                            let shown = stream.get_ref().1.peer_certificates();
+                            let shown = shown.and_then(|chain| chain.first()).map(|certificate| {
+                                PeerCertificate(CertificateThumbprint::of(certificate))
+                            });
+                            let peer = (peer, shown);
+                            connection(stream, peer, router, watcher, waits, &recorder).await;
+                        }
+                        Ok(Err(_)) | Err(_) => {
+                            refused(&recorder, peer, RefusalStage::Tls, "tls_handshake").await;
+                        }
                     }
                 }
             }
@@ -128,13 +146,17 @@ pub async fn serve(
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
+    (peer, certificate): (SocketAddr, Option<PeerCertificate>),
     router: Router,
     watcher: Watcher,
     waits: Waits,
+    recorder: &Recorder,
 ) {
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         request.map(axum::body::Body::new)
     });
     let mut builder = Builder::new(TokioExecutor::new());
@@ -148,20 +170,25 @@ async fn connection(
     stream.set_write_timeout(Some(waits.stalled));
     let stream = TokioIo::new(Box::pin(stream));
     let serving = builder.serve_connection(stream, TowerToHyperService::new(service));
-    // A client that breaks off is the client's business.
-    let _broken_off = watcher.watch(serving.into_owned()).await;
+    // A client that breaks off is the client's business; one whose head was too long for the
+    // parser was refused by it.
+    if let Err(error) = watcher.watch(serving.into_owned()).await
+        && error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse_too_large)
+    {
+        refused(recorder, peer, RefusalStage::Limit, "head_too_large").await;
+    }
 }
 
-async fn refused_handshake(recorder: &Recorder, peer: SocketAddr) {
-    tracing::info!(%peer, "a TLS handshake failed");
+async fn refused(recorder: &Recorder, peer: SocketAddr, stage: RefusalStage, code: &str) {
+    tracing::info!(%peer, code, "a connection was refused");
     let record = Record::Refused {
-        stage: RefusalStage::Tls,
-        code: "tls_handshake".to_owned(),
+        stage,
+        code: code.to_owned(),
         subject: None,
         connection: None,
         session: None,
     };
     if let Err(error) = recorder.append(Entry { record, body: None }).await {
-        tracing::error!(%error, "a refused handshake could not be recorded");
+        tracing::error!(%error, "a refused connection could not be recorded");
     }
 }

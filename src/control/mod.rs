@@ -2,16 +2,20 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`exchange`] | identity token → grant token (RFC 8693), DPoP-bound (RFC 9449) |
+//! | [`exchange`] | identity token → grant token (RFC 8693), bound to a key or certificate |
 //! | [`workload`] | a job's own token instead, under a trust rule |
 //! | [`grants`] | grants that are in use, their renewal and revocation |
 //! | [`approvals`] | asking people, and using a yes up |
+//! | [`asking`] | the same for grants |
 //! | [`session`] | who calls the API |
 //! | [`api`] | the API that the command line uses |
 //! | [`index`] | following the audit log into the database |
 //! | [`issuer`] | the built-in OpenID provider for teams without one |
+//! | [`requests`] | asking for a grant that a person must agree to, and what a yes is good for |
+//! | [`revoke`] | ending grants, and measuring until nothing runs under them |
 //! | [`page`] | what pages for people look like; the one on which a call waits |
 //! | [`pins`] | accepted definitions of tools, and quarantine |
+//! | [`keys`] | one signing key after the other, on record |
 //! | [`listen`] | TCP, TLS, and an orderly end |
 //! | [`routes`] | all of it, and the gateway, as one HTTP service |
 //!
@@ -20,14 +24,18 @@
 
 pub mod api;
 pub mod approvals;
+mod asking;
 pub mod error;
 pub mod exchange;
 pub mod grants;
 pub mod index;
 pub mod issuer;
+pub mod keys;
 pub mod listen;
 mod page;
 pub mod pins;
+pub mod requests;
+pub mod revoke;
 pub mod routes;
 pub mod session;
 mod workload;
@@ -44,9 +52,10 @@ use self::index::Index;
 use self::pins::PinBoard;
 use self::session::ApiSessions;
 use crate::audit::{Reader, Recorder};
+use crate::gateway::slots::Slots;
 use crate::identity::Issuers;
-use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::{GrantSigner, GrantVerifier};
+use crate::identity::possession::Possession;
 use crate::identity::trust::TrustRules;
 use crate::mask::Masker;
 use crate::policy::PolicySet;
@@ -60,6 +69,8 @@ pub struct Settings {
     pub grant_ttl: Duration,
     /// How long a grant can be renewed for.
     pub grant_max: Duration,
+    /// The longest life that a person's yes can give a grant.
+    pub grant_max_jit: Duration,
     /// Groups that may see every session, approval and record.
     pub auditors: Vec<String>,
     /// Groups that may revoke anybody's grant.
@@ -87,8 +98,10 @@ pub struct Control {
     pub signer: GrantSigner,
     /// Verifies them.
     pub verifier: Arc<GrantVerifier>,
-    /// Proofs that were used here.
-    pub replay: ReplayCache,
+    /// Judges whether a request shows the key that it speaks of.
+    pub possession: Possession,
+    /// Whether brokers are told that a certificate will do.
+    pub certificates: bool,
     /// The policies in force.
     pub policies: Arc<ArcSwap<PolicySet>>,
     /// The masking engine, for what callers write in their own words.
@@ -97,6 +110,8 @@ pub struct Control {
     pub connections: BTreeMap<ConnectionName, ConnectionInfo>,
     /// Grants in use.
     pub grants: Arc<GrantBook>,
+    /// Calls and streams that are open.
+    pub slots: Arc<Slots>,
     /// Requests for approval.
     pub approvals: Arc<ApprovalDesk>,
     /// Accepted definitions.

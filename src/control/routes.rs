@@ -45,6 +45,7 @@ pub fn router(
     let mcp = Router::new().route("/mcp/{connection}", any(call)).with_state(gateway);
     let mut router = Router::new()
         .route("/.well-known/mcpx", get(describe))
+        .route("/.well-known/jwks.json", get(super::keys::publish))
         .route("/oauth/token", post(exchange::token))
         .route("/approvals/{id}", get(page::approval))
         .merge(api::router())
@@ -93,6 +94,11 @@ async fn describe(State(control): State<Arc<Control>>) -> Json<Value> {
                 "url": settings.url,
                 "client_id": settings.client_id,
                 "scopes": settings.scopes,
+                "logins": settings.logins,
+                "redirect_uri": settings.redirect_uri,
+                "resource": settings.resource,
+                "client_secret": settings.published_client_secret,
+                "groups_claim": settings.groups_claim,
             })
         })
         .collect();
@@ -101,6 +107,10 @@ async fn describe(State(control): State<Arc<Control>>) -> Json<Value> {
         "server": control.public_url,
         "issuers": issuers,
         "token_endpoint": format!("{}/oauth/token", control.public_url),
+        "jwks_uri": format!("{}/.well-known/jwks.json", control.public_url),
+        // As RFC 8414, RFC 9449 and RFC 8705 name these.
+        "dpop_signing_alg_values_supported": ["ES256"],
+        "tls_client_certificate_bound_access_tokens": control.certificates,
         "api": control.api_url(),
         "log_key": control.log_key,
     }))

@@ -5,14 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use url::Url;
 
 use super::Control;
 use super::error::ApiError;
 use crate::audit::RefusalStage;
-use crate::identity::dpop;
+use crate::identity::certificate::PeerCertificate;
+use crate::identity::possession::{Presented, Shown};
 use crate::types::Subject;
 
 /// API tokens in use. They live for minutes; a restart forgets them, and the command line gets
@@ -65,39 +64,31 @@ impl FromRequestParts<Arc<Control>> for ApiCaller {
 
 fn authenticate(parts: &Parts, control: &Control) -> Result<Arc<Subject>, ApiError> {
     let missing = || {
-        ApiError::unauthenticated("token_missing", "a DPoP-bound API token is needed")
+        ApiError::unauthenticated("token_missing", "an API token bound to a key is needed")
             .hint("use the mcpx command line, after `mcpx login`")
     };
-    let header = |name: &str| {
-        let mut values = parts.headers.get_all(name).iter();
-        let only = values.next().filter(|_| values.next().is_none());
-        only.and_then(|value| value.to_str().ok())
-    };
-    let (scheme, token) = header(AUTHORIZATION.as_str())
-        .and_then(|value| value.split_once(' '))
-        .ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("dpop") {
-        return Err(missing());
-    }
+    let presented = Presented::of(&parts.headers).ok_or_else(missing)?;
     let now = control.clock.now_seconds();
     let claims = control
         .verifier
-        .verify(token, &control.api_url(), now)
+        .verify(presented.token(), &control.api_url(), now)
         .map_err(|error| ApiError::unauthenticated(error.code(), error.to_string()))?;
-    let refuse = |error: dpop::DpopError| {
-        ApiError::unauthenticated(error.code(), error.to_string()).of(&claims.sub)
-    };
     let url = format!("{}{}", control.public_url, parts.uri.path());
-    let url = Url::parse(&url).map_err(|_| ApiError::bad_request("the path is not a URL's"))?;
-    let proof =
-        header("dpop").ok_or_else(|| refuse(dpop::DpopError::Malformed("no DPoP header")))?;
-    let key =
-        dpop::verify_proof(proof, parts.method.as_str(), &url, Some(token), now, &control.replay)
-            .map_err(refuse)?;
-    if key != claims.cnf.jkt {
-        return Err(refuse(dpop::DpopError::OtherKey));
-    }
-    control.sessions.find(&claims.jti, now).ok_or_else(|| {
+    let source = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let shown = Shown {
+        headers: &parts.headers,
+        method: parts.method.as_str(),
+        url: &url,
+        source: source.map(|ConnectInfo(peer)| peer.ip()),
+        certificate: parts.extensions.get::<PeerCertificate>(),
+    };
+    control.possession.check(&shown, presented, &claims.cnf, now).map_err(|error| {
+        ApiError::unauthenticated(error.code(), error.to_string())
+            .of(&claims.sub)
+            .with_nonce(control.possession.nonce(now))
+    })?;
+    let subject = control.sessions.find(&claims.jti, now);
+    subject.filter(|subject| subject.id == claims.sub).ok_or_else(|| {
         ApiError::unauthenticated("token_unknown", "this token is not known here any more")
             .of(&claims.sub)
     })

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::Control;
 use super::error::ApiError;
 use crate::gateway::records::recordable;
-use crate::identity::dpop::Thumbprint;
+use crate::identity::grant::Confirmation;
 use crate::identity::trust::{Admitted, TrustError};
 use crate::identity::{Fault, TokenError};
 use crate::types::{Secret, Subject, SubjectKind, Timestamp};
@@ -63,7 +63,7 @@ impl Control {
         &self,
         token: &Secret,
         rule: Option<&str>,
-        key: &Thumbprint,
+        key: &Confirmation,
         now: Timestamp,
     ) -> Result<Proven, ApiError> {
         let admitted = self
@@ -74,7 +74,7 @@ impl Control {
         let Admitted { rule, identity, expires, longest, mark, evidence } = admitted;
         let until = Timestamp::from_second(expires).map_err(|error| ApiError::internal(&error))?;
         let subject = self.store.subject(identity, now).await?;
-        let first = self.store.bind_workload_token(&mark, key.as_str(), until, now).await?;
+        let first = self.store.bind_workload_token(&mark, &key.text(), until, now).await?;
         if !first {
             let message = "this job's token was used with another key before";
             let status = StatusCode::BAD_REQUEST;

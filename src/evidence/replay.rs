@@ -79,7 +79,10 @@ pub async fn replay(
     reader: &Reader,
     session: &SessionId,
 ) -> Result<Vec<Event>, ReplayError> {
-    let records = store.session_records(session).await?;
+    let mut lookup = reader.lookup();
+    let records = store.session_records(session).await?.into_iter();
+    let records = records.map(|(index, at)| lookup.entry(index, at));
+    let records = records.collect::<Result<Vec<_>, _>>()?;
     let mut approvers: HashMap<ApprovalId, (SubjectId, bool)> = HashMap::new();
     for entry in &records {
         if let Record::ApprovalDecided { approval, by, approved } = &entry.leaf.record {

@@ -340,13 +340,5 @@ impl Gateway {
 }
 
 fn is_tool_error(message: &Message) -> bool {
-    #[derive(serde::Deserialize)]
-    struct ToolResult {
-        #[serde(default, rename = "isError")]
-        is_error: bool,
-    }
-    message
-        .result()
-        .and_then(|result| serde_json::from_str::<ToolResult>(result).ok())
-        .is_some_and(|result| result.is_error)
+    message.result_member("isError") == Some("true")
 }

@@ -45,32 +45,21 @@ impl Gateway {
 /// of another type may call something else so, which is then read as far as it can be.
 fn asked(answer: &Message) -> Option<Vec<Asked>> {
     #[derive(Deserialize)]
-    struct Result<'a> {
-        #[serde(borrow, default, rename = "resultType")]
-        kind: Option<Cow<'a, str>>,
-        #[serde(borrow, default, rename = "inputRequests")]
-        requests: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
     struct Request {
         method: String,
         #[serde(default)]
         params: Option<serde_json::Value>,
     }
-    // A struct would take an array by position.
-    let Some(text) = answer.result().filter(|text| text.starts_with('{')) else {
+    let Some(requests) = answer.result_member("inputRequests") else { return Some(Vec::new()) };
+    let kind = answer.result_member("resultType").unwrap_or("null");
+    let Ok(kind) = serde_json::from_str::<Option<Cow<'_, str>>>(kind) else {
+        // No type that is text, and so none that asks.
         return Some(Vec::new());
     };
-    let result: Result<'_> = match serde_json::from_str(text) {
-        Ok(result) => result,
-        // No type that is text, and so none that asks.
-        Err(_) => return Some(Vec::new()),
-    };
-    let asks = result.kind.as_deref() == Some("input_required");
-    let Some(requests) = result.requests else { return Some(Vec::new()) };
-    let requests: HashMap<String, &RawValue> = match serde_json::from_str(requests.get()) {
+    let asks = kind.as_deref() == Some("input_required");
+    let requests: HashMap<String, &RawValue> = match serde_json::from_str(requests) {
         Ok(requests) => requests,
-        Err(_) if asks && requests.get() != "null" => return None,
+        Err(_) if asks && requests != "null" => return None,
         Err(_) => return Some(Vec::new()),
     };
     let mut found = Vec::with_capacity(requests.len());

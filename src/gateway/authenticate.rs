@@ -1,13 +1,13 @@
 //! Who calls: a live grant for this connection, and proof that the caller holds its key.
 //!
-//! Implements the protected resource's part of RFC 9449 (section 7): `Authorization: DPoP`, a
-//! proof for this method and URL bound to the token, single use.
+//! Implements the protected resource's part of RFC 9449 (section 7: a proof for this method and
+//! URL bound to the token, single use) and of RFC 8705 (section 3: the certificate of the token).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::ConnectInfo;
-use axum::http::header::{AUTHORIZATION, ORIGIN};
+use axum::http::header::ORIGIN;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use url::Url;
@@ -19,7 +19,8 @@ use super::refusal::{Refusal, connection_name};
 use super::seal::{ProtocolSession, Sealed, UnknownSession};
 use super::shelf::Place;
 use super::slots::Slot;
-use crate::identity::dpop;
+use crate::identity::certificate::PeerCertificate;
+use crate::identity::possession::{Presented, Shown};
 use crate::mcp::{Era, headers};
 use crate::policy::{Act, Direction, Transport, Way};
 use crate::types::SubjectId;
@@ -140,24 +141,23 @@ impl Gateway {
         let url = format!("{}/mcp/{name}", self.public_url);
         let now = self.clock.now();
 
-        let token = dpop_token(&head.headers)?;
+        let presented = Presented::of(&head.headers).ok_or_else(Refusal::no_token)?;
+        let now_seconds = now.as_second();
         let claims = self
             .verifier
-            .verify(token, &url, now.as_second())
+            .verify(presented.token(), &url, now_seconds)
             .map_err(|error| Refusal::from(&error))?;
         known.subject = Some(claims.sub.clone());
-        let proof = single(&head.headers, "dpop")
-            .ok_or_else(|| Refusal::from(&dpop::DpopError::Malformed("no DPoP header")))?;
-        // The token is genuine, so its URL is ours and parses.
-        let target = Url::parse(&url).map_err(|_| Refusal::no_connection(connection))?;
-        let now_seconds = now.as_second();
-        let method = head.method.as_str();
-        let key =
-            dpop::verify_proof(proof, method, &target, Some(token), now_seconds, &self.replay)
-                .map_err(|error| Refusal::from(&error))?;
-        if key != claims.cnf.jkt {
-            return Err(Refusal::from(&dpop::DpopError::OtherKey));
-        }
+        let shown = Shown {
+            headers: &head.headers,
+            method: head.method.as_str(),
+            url: &url,
+            source: known.source,
+            certificate: head.extensions.get::<PeerCertificate>(),
+        };
+        self.possession
+            .check(&shown, presented, &claims.cnf, now_seconds)
+            .map_err(|error| Refusal::possession(&error, self.possession.nonce(now_seconds)))?;
 
         // Only who has a genuine token learns which connections exist.
         let upstream =
@@ -217,12 +217,6 @@ struct Known {
     subject: Option<SubjectId>,
     connection: Option<crate::types::ConnectionName>,
     session: Option<crate::types::SessionId>,
-}
-
-fn dpop_token(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let value = single(headers, AUTHORIZATION.as_str()).ok_or_else(Refusal::no_token)?;
-    let (scheme, token) = value.split_once(' ').ok_or_else(Refusal::no_token)?;
-    if scheme.eq_ignore_ascii_case("dpop") { Ok(token.trim()) } else { Err(Refusal::no_token()) }
 }
 
 /// A header's value, if it is there exactly once.

@@ -41,9 +41,8 @@ impl<'a> Listed<'a> {
     /// The lists in the answer to `method`.
     pub(super) fn read(method: &str, answer: &'a Message) -> Result<Self, UnreadableList> {
         let mut listed = Self { whole: answer.raw(), arrays: Vec::new(), items: Vec::new() };
-        let Some(result) = answer.result().and_then(members) else { return Ok(listed) };
         for (asked_by, list) in mediation::lists() {
-            let Some(array) = result.get(list.member).map(|raw| raw.get()) else { continue };
+            let Some(array) = answer.result_member(list.member) else { continue };
             // On a stream of its own a server may answer whatever was asked elsewhere.
             let expected = asked_by == method || method == "transport/listen";
             let texts: Vec<&RawValue> = match serde_json::from_str(array) {

@@ -25,6 +25,7 @@
 //! | [`asked`] | what a result asks of the client |
 //! | [`pump`] | streams, event by event |
 //! | [`mod@line`], [`shelf`], [`kept`] | streams that outlive their connection, and what is kept of them |
+//! | [`lasting`] | what goes on when its client is gone |
 //! | [`slots`] | how many streams are open |
 //! | [`lists`] | lists show what may be used |
 //! | [`hints`] | how long an answer may be kept, and for whom |
@@ -43,6 +44,7 @@ mod decode;
 mod hints;
 mod hold;
 mod kept;
+mod lasting;
 mod line;
 mod lists;
 pub mod pins;
@@ -57,16 +59,19 @@ pub mod shelf;
 pub mod slots;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::http::{Request, Response};
+use futures_util::FutureExt as _;
 use tokio::sync::{oneshot, watch};
 
 use self::authenticate::Caller;
 use self::decode::Decoded;
+use self::lasting::Lasting;
 use self::ports::{Approvals, Ended, Grants, Pins};
 use self::records::{Denied, Refused, Trail};
 use self::refusal::Refusal;
@@ -75,8 +80,8 @@ use self::seal::Seal;
 use self::shelf::{Keeping, Shelf};
 use self::slots::{Full, Slots};
 use crate::audit::{Durable, Outcome, RecordError, Recorder};
-use crate::identity::dpop::ReplayCache;
 use crate::identity::grant::GrantVerifier;
+use crate::identity::possession::Possession;
 use crate::mask::Masker;
 use crate::mcp::{Era, Limits, Message};
 use crate::policy::{Act, Call, Decision, Permit, PolicySet};
@@ -129,8 +134,8 @@ pub struct Gateway {
     pub recorder: Recorder,
     /// Verifies grant tokens.
     pub verifier: Arc<GrantVerifier>,
-    /// Proofs that were used.
-    pub replay: ReplayCache,
+    /// Judges whether a request shows what its token is bound to.
+    pub possession: Possession,
     /// Seals legacy session ids and event ids.
     pub seal: Arc<Seal>,
     /// Streams that clients may take up again.
@@ -154,7 +159,7 @@ pub struct Gateway {
 impl Gateway {
     /// Answers one HTTP request to `/mcp/{connection}`.
     ///
-    /// The data path runs in a task of its own: a client that hangs up in the middle takes
+    /// The data path outlives whoever waits for it: a client that hangs up in the middle takes
     /// nothing of the record with it.
     pub async fn handle(
         self: Arc<Self>,
@@ -163,14 +168,12 @@ impl Gateway {
     ) -> Response<Body> {
         // Dropped with this future, which is how the data path learns that the client has left.
         let (_here, left) = oneshot::channel();
-        let path = tokio::spawn(async move { self.carry(&connection, request, left).await });
-        match path.await {
-            Ok(reply) => respond::write(reply),
-            Err(error) => {
-                tracing::error!(%error, "the data path failed");
-                respond::write(Reply::Unrecorded { forwarded: true })
-            }
-        }
+        let path = async move { self.carry(&connection, request, left).await };
+        let path = AssertUnwindSafe(Lasting::new(path)).catch_unwind();
+        respond::write(path.await.unwrap_or_else(|_panic| {
+            tracing::error!("the data path failed");
+            Reply::Unrecorded { forwarded: true }
+        }))
     }
 
     /// The data path.
@@ -338,6 +341,7 @@ impl Gateway {
             source: caller.source,
             grant_age_seconds: now.as_second() - caller.grant.issued_at.as_second(),
             reason: caller.grant.reason.clone(),
+            scope: caller.grant.scope.clone(),
         }
     }
 

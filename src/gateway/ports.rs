@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::seal::Of;
 use crate::mcp::mirror::Mirrored;
-use crate::policy::{Approved, Need};
+use crate::policy::{Approved, Need, Scope};
 use crate::types::{
     ApprovalId, CallId, Clock, ConnectionName, GrantId, SessionId, Subject, Timestamp,
 };
@@ -50,6 +50,8 @@ pub struct LiveGrant {
     pub issued_at: Timestamp,
     /// Why it was asked for.
     pub reason: Option<String>,
+    /// What it is limited to.
+    pub scope: Scope,
     /// How it stands, followed while streams run under it.
     pub state: watch::Receiver<GrantState>,
 }

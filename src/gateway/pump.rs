@@ -306,14 +306,18 @@ impl Gateway {
     }
 }
 
-/// Sends the last piece to a client that may not read any more.
+/// Sends the last piece to a client that may not read any more: whoever has lost the grant is cut
+/// off whether or not they read why.
 async fn last(reply: Reply, out: &Line) {
     let piece = match reply {
         Reply::Whole(outbound) => Piece::Whole(Arc::new(outbound)),
         _ => Piece::Broken,
     };
-    out.send(piece).await;
+    drop(tokio::time::timeout(LAST_WORD, out.send(piece)).await);
 }
+
+/// How long the last piece of a stream may wait for its reader.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 fn broken(error: &crate::audit::RecordError) -> Next {
     tracing::error!(%error, "the audit log cannot be written; a stream is cut");

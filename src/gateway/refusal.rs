@@ -16,7 +16,7 @@ use super::seal::UnknownSession;
 use super::slots::Full;
 use crate::audit::{Outcome, RefusalStage};
 use crate::identity::TokenError;
-use crate::identity::dpop::DpopError;
+use crate::identity::possession::PossessionError;
 use crate::mcp::batch;
 use crate::mcp::modern::Incomplete;
 use crate::mcp::{DecodeError, Fault, Id};
@@ -74,6 +74,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// Where in a message the fault is: the byte, and a JSON pointer.
     pub place: Option<(usize, Option<String>)>,
+    /// The nonce that the next proof must have.
+    pub nonce: Option<String>,
 }
 
 impl Refusal {
@@ -95,6 +97,7 @@ impl Refusal {
             approval: None,
             retry_after: None,
             place: None,
+            nonce: None,
         }
     }
 
@@ -108,9 +111,9 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, rpc::UNAUTHENTICATED, code, stage, message)
     }
 
-    /// No token, or not in the form of RFC 9449.
+    /// No token, or not in the form of RFC 9449 or RFC 6750.
     pub fn no_token() -> Self {
-        Self::unauthenticated("token_missing", "a DPoP-bound grant token is needed")
+        Self::unauthenticated("token_missing", "a grant token bound to a key is needed")
             .hint("connect through `mcpx connect NAME`, which gets one")
     }
 
@@ -395,9 +398,13 @@ impl From<&TokenError> for Refusal {
     }
 }
 
-impl From<&DpopError> for Refusal {
-    fn from(error: &DpopError) -> Self {
-        Self::unauthenticated(error.code(), error.to_string())
+impl Refusal {
+    /// The request does not show what its token is bound to. A nonce goes along where it is all
+    /// that was missing.
+    pub fn possession(error: &PossessionError, nonce: Option<String>) -> Self {
+        let refusal = Self::unauthenticated(error.code(), error.to_string());
+        let nonce = nonce.filter(|_| refusal.code == "use_dpop_nonce");
+        Self { nonce, ..refusal }
     }
 }
 
@@ -444,6 +451,10 @@ impl From<&Denial> for Refusal {
         let mut refusal =
             Self::new(StatusCode::OK, rpc::DENIED, "policy_denied", stage, &denial.reason);
         refusal.rules.clone_from(&denial.rules);
+        if denial.is_scope() {
+            refusal.code = "grant_scope";
+            return refusal.hint("ask for another grant with `mcpx request NAME --tool TOOL`");
+        }
         refusal
     }
 }

@@ -190,13 +190,20 @@ pub fn write(reply: Reply) -> Response<Body> {
             // A refusal quotes keys and places of a message, never its values, and is masked.
             let mut response = json(refusal.status, refusal.to_message(id.as_ref(), None));
             if refusal.status == StatusCode::UNAUTHORIZED {
+                let error =
+                    if refusal.nonce.is_some() { "use_dpop_nonce" } else { "invalid_token" };
                 let challenge = format!(
-                    "DPoP error=\"invalid_token\", error_description=\"{}\", algs=\"ES256\"",
+                    "DPoP error=\"{error}\", error_description=\"{}\", algs=\"EdDSA ES256\"",
                     refusal.code
                 );
                 if let Ok(challenge) = HeaderValue::from_str(&challenge) {
                     response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
                 }
+            }
+            if let Some(nonce) =
+                refusal.nonce.as_deref().and_then(|n| HeaderValue::from_str(n).ok())
+            {
+                response.headers_mut().insert("dpop-nonce", nonce);
             }
             if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
                 let allowed = HeaderValue::from_static("POST, GET, DELETE");

@@ -69,6 +69,11 @@ impl Slots {
         Ok(Slot { slots: Arc::clone(self), session: session.clone() })
     }
 
+    /// How many a session has taken.
+    pub fn open(&self, session: &SessionId) -> usize {
+        self.lock().by_session.get(session).copied().unwrap_or(0)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Taken> {
         // The counts are consistent after every statement but one, which cannot fail.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,6 +104,7 @@ mod tests {
         let first = slots.take(&alice).unwrap();
         let _second = slots.take(&alice).unwrap();
         assert_eq!(slots.take(&alice).unwrap_err(), Full::Session { limit: 2 });
+        assert_eq!((slots.open(&alice), slots.open(&bob)), (2, 0));
         let _third = slots.take(&bob).unwrap();
         assert_eq!(slots.take(&bob).unwrap_err(), Full::All { limit: 3 });
         drop(first);

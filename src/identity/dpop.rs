@@ -1,28 +1,31 @@
 //! Proof of possession: a signed statement, made for one request, that the caller holds the key
 //! its token is bound to (RFC 9449).
 //!
-//! Only ES256 exists here. The key in a proof is chosen by the caller, so every further algorithm
-//! would be one more way to choose a weak one.
+//! Only Ed25519 and ES256 exist here. The key in a proof is chosen by the caller, so every further
+//! algorithm would be one more way to choose a weak one. Our own broker signs with Ed25519, which
+//! takes the gateway two thirds of the time; ES256 is what other clients have.
 
 use std::fmt;
 use std::path::Path;
 
 use aws_lc_rs::digest;
+use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, CommonParameters, EllipticCurve, EllipticCurveKeyParameters,
-    EllipticCurveKeyType, Jwk, ThumbprintHash,
-};
-use jsonwebtoken::{Algorithm, DecodingKey, Header};
+use jsonwebtoken::jwk::{CommonParameters, Jwk, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use url::Url;
+use zeroize::Zeroizing;
 
-use super::key::{KeyError, SigningKey};
+use super::key::{self, KeyError};
 use crate::types::{RandomError, random};
 
+pub use nonce::Nonces;
 pub use replay::ReplayCache;
 
+mod head;
+mod nonce;
 mod replay;
 
 /// The `typ` header of every proof.
@@ -34,9 +37,6 @@ pub const WINDOW: i64 = 60;
 /// A proof is under 1 KiB; anything much larger is not one.
 const MAX_PROOF: usize = 8 * 1024;
 const MAX_JTI: usize = 128;
-
-/// Members that make a JWK private or symmetric (RFC 7518, section 6).
-const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// The SHA-256 thumbprint of a public key (RFC 7638), as it stands in a token's `cnf.jkt`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -70,8 +70,11 @@ pub enum DpopError {
     /// The header is no proof.
     #[error("the DPoP proof is malformed: {0}")]
     Malformed(&'static str),
-    /// Another algorithm than ES256, or a key that is not a public P-256 key.
-    #[error("the DPoP proof's key is not a public P-256 key for ES256: {0}")]
+    /// Another algorithm than EdDSA and ES256, or a key that is not its public key.
+    #[error(
+        "the DPoP proof's key is neither a public Ed25519 key for EdDSA nor a public P-256 key \
+         for ES256: {0}"
+    )]
     Key(&'static str),
     /// The signature does not fit the key in the header.
     #[error("the DPoP proof's signature is wrong")]
@@ -93,6 +96,9 @@ pub enum DpopError {
         "the server has started since the DPoP proof was made; try again, or compare the clocks of client and server"
     )]
     BeforeStart,
+    /// The server wants its nonce in the proof, and it is not there or not good any more.
+    #[error("the DPoP proof needs the server's nonce")]
+    Nonce,
     /// The access token is bound to another key.
     #[error("the token is bound to another key than the one that signed the DPoP proof")]
     OtherKey,
@@ -112,15 +118,18 @@ impl DpopError {
             Self::Stale { .. } => "dpop_stale",
             Self::BeforeStart => "dpop_before_start",
             Self::Replayed => "dpop_replayed",
+            Self::Nonce => "use_dpop_nonce",
             Self::OtherKey => "dpop_other_key",
             Self::Full => "dpop_busy",
         }
     }
 }
 
-/// A key for making proofs. It lives in this process's memory only, unless it was asked for by file. It has no `Debug`.
+/// An Ed25519 key for making proofs. It lives in this process's memory only, unless it was asked for
+/// by file. It has no `Debug`.
 pub struct DpopKey {
-    key: SigningKey,
+    private: EncodingKey,
+    jwk: Jwk,
     thumbprint: Thumbprint,
 }
 
@@ -130,9 +139,18 @@ impl DpopKey {
     /// # Errors
     /// [`KeyError`] when none can be made.
     pub fn generate() -> Result<Self, KeyError> {
-        let key = SigningKey::generate()?;
-        let thumbprint = Thumbprint::of(key.jwk())?;
-        Ok(Self { key, thumbprint })
+        Self::of(&new_pair()?)
+    }
+
+    fn of(pair: &Ed25519KeyPair) -> Result<Self, KeyError> {
+        // The first version of PKCS #8, as the JWT library reads no other.
+        let pkcs8 = pair.to_pkcs8v1().map_err(|_| KeyError::Unusable)?;
+        let private = EncodingKey::from_ed_der(pkcs8.as_ref());
+        let jwk =
+            Jwk::from_encoding_key(&private, Algorithm::EdDSA).map_err(|_| KeyError::Unusable)?;
+        let jwk = Jwk { common: CommonParameters::default(), algorithm: jwk.algorithm };
+        let thumbprint = Thumbprint::of(&jwk)?;
+        Ok(Self { private, jwk, thumbprint })
     }
 
     /// The key in a private file, for commands that have to share one; makes both when there is
@@ -141,9 +159,12 @@ impl DpopKey {
     /// # Errors
     /// [`KeyError`] when the file is not private, not a key, or cannot be made.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        let key = SigningKey::load_or_create(path)?;
-        let thumbprint = Thumbprint::of(key.jwk())?;
-        Ok(Self { key, thumbprint })
+        let pkcs8 = key::load_or_create_pkcs8(path, KIND, || {
+            let pkcs8 = new_pair()?.to_pkcs8v1().map_err(|_| KeyError::Unusable)?;
+            Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
+        })?;
+        let not_key = |_| KeyError::NotKey { path: path.display().to_string(), kind: KIND };
+        Self::of(&Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(not_key)?)
     }
 
     /// What a token bound to this key carries as `cnf.jkt`.
@@ -162,20 +183,33 @@ impl DpopKey {
         access_token: Option<&str>,
         now: i64,
     ) -> Result<String, KeyError> {
+        self.proof_with(method, url, access_token, None, now)
+    }
+
+    /// [`Self::proof`] with the server's nonce, where it gave one.
+    ///
+    /// # Errors
+    /// As [`Self::proof`].
+    pub fn proof_with(
+        &self,
+        method: &str,
+        url: &Url,
+        access_token: Option<&str>,
+        nonce: Option<String>,
+        now: i64,
+    ) -> Result<String, KeyError> {
         let claims = ProofClaims {
             jti: fresh_jti()?,
             htm: method.to_owned(),
             htu: target(url),
             iat: now,
             ath: access_token.map(token_hash),
+            nonce,
         };
-        let mut header = Header::new(Algorithm::ES256);
+        let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TYP.to_owned());
-        header.jwk = Some(Jwk {
-            common: CommonParameters::default(),
-            algorithm: self.key.jwk().algorithm.clone(),
-        });
-        self.key.sign(&header, &claims)
+        header.jwk = Some(self.jwk.clone());
+        jsonwebtoken::encode(&header, &claims, &self.private).map_err(KeyError::Sign)
     }
 }
 
@@ -189,7 +223,7 @@ impl DpopKey {
 pub fn verify_proof(
     proof: &str,
     method: &str,
-    url: &Url,
+    url: impl AsRef<str>,
     access_token: Option<&str>,
     now: i64,
     seen: &ReplayCache,
@@ -203,36 +237,21 @@ pub fn verify_proof(
     else {
         return Err(DpopError::Malformed("not three parts"));
     };
-    let header: ProofHeader = part(head)?;
-    if header.typ != TYP {
-        return Err(DpopError::Malformed("typ is not dpop+jwt"));
-    }
-    if header.crit.is_some() {
-        return Err(DpopError::Malformed("critical extensions are not known here"));
-    }
-    if header.alg != "ES256" {
-        return Err(DpopError::Key("alg"));
-    }
-    let jwk = public_p256(&header.jwk)?;
-    let key = DecodingKey::from_jwk(&jwk).map_err(|_| DpopError::Key("coordinates"))?;
+    let (key, known) = seen.heads.find(head)?;
     let signed = proof.len() - signature.len() - 1;
     let signed = proof.as_bytes().get(..signed).ok_or(DpopError::Malformed("parts"))?;
-    match jsonwebtoken::crypto::verify(signature, signed, &key, Algorithm::ES256) {
-        Ok(true) => {}
-        Ok(false) | Err(_) => return Err(DpopError::Signature),
+    if !key.signed(signed, signature) {
+        return Err(DpopError::Signature);
+    }
+    if !known {
+        seen.heads.remember(head, &key);
     }
 
-    let claims: ProofClaims = part(body)?;
+    let claims: ProofClaims = part(body).map_err(|error| blamed(body, error))?;
     if claims.htm != method {
         return Err(DpopError::OtherRequest("method"));
     }
-    let htu = Url::parse(&claims.htu).map_err(|_| DpopError::Malformed("htu is not a URL"))?;
-    if htu.query().is_some() || htu.fragment().is_some() {
-        return Err(DpopError::Malformed("htu has a query or fragment"));
-    }
-    if htu.as_str() != target(url) {
-        return Err(DpopError::OtherRequest("URL"));
-    }
+    same_target(&claims.htu, url.as_ref())?;
     let off = claims.iat.saturating_sub(now);
     if !(-WINDOW..=WINDOW).contains(&off) {
         return Err(DpopError::Stale { off });
@@ -244,17 +263,16 @@ pub fn verify_proof(
     if claims.jti.is_empty() || claims.jti.len() > MAX_JTI {
         return Err(DpopError::Malformed("jti"));
     }
-    let thumbprint = Thumbprint::of(&jwk).map_err(|_| DpopError::Key("thumbprint"))?;
-    seen.use_once(&thumbprint, &claims.jti, claims.iat, now)?;
-    Ok(thumbprint)
+    seen.check_nonce(claims.nonce.as_deref(), now)?;
+    seen.use_once(key.thumbprint(), &claims.jti, claims.iat, now)?;
+    Ok(key.thumbprint().clone())
 }
 
-#[derive(Deserialize)]
-struct ProofHeader {
-    typ: String,
-    alg: String,
-    jwk: serde_json::Map<String, serde_json::Value>,
-    crit: Option<serde::de::IgnoredAny>,
+/// What [`DpopKey`] is, for people.
+const KIND: &str = "Ed25519";
+
+fn new_pair() -> Result<Ed25519KeyPair, KeyError> {
+    Ed25519KeyPair::generate().map_err(|_| KeyError::Unusable)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -265,6 +283,33 @@ struct ProofClaims {
     iat: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     ath: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
+}
+
+/// Which claim it is for which the claims were not read.
+fn blamed(body: &str, error: DpopError) -> DpopError {
+    let Ok(claims) = part::<serde_json::Map<String, serde_json::Value>>(body) else {
+        return error;
+    };
+    let wrong =
+        |name: &str, good: fn(&serde_json::Value) -> bool, needed: bool| match claims.get(name) {
+            None => needed,
+            Some(value) => !good(value),
+        };
+    let text = |value: &serde_json::Value| value.is_string();
+    let number = |value: &serde_json::Value| value.is_i64();
+    let optional = |value: &serde_json::Value| value.is_string() || value.is_null();
+    let which = [
+        ("jti", wrong("jti", text, true)),
+        ("htm", wrong("htm", text, true)),
+        ("htu", wrong("htu", text, true)),
+        ("iat", wrong("iat", number, true)),
+        ("ath", wrong("ath", optional, false)),
+        ("nonce", wrong("nonce", optional, false)),
+    ];
+    let which = which.into_iter().find_map(|(name, wrong)| wrong.then_some(name));
+    DpopError::Malformed(which.unwrap_or("a claim stands in it twice"))
 }
 
 fn part<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, DpopError> {
@@ -272,31 +317,18 @@ fn part<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, DpopError> {
     serde_json::from_slice(&bytes).map_err(|_| DpopError::Malformed("JSON"))
 }
 
-/// Rebuilds the key from the four members that make it one, and nothing else of what was sent.
-fn public_p256(jwk: &serde_json::Map<String, serde_json::Value>) -> Result<Jwk, DpopError> {
-    if PRIVATE_MEMBERS.iter().any(|member| jwk.contains_key(*member)) {
-        return Err(DpopError::Key("it is private or symmetric"));
+/// Whether `htu` names this URL. Most clients write it as we do; only where they do not is anything
+/// parsed.
+fn same_target(htu: &str, url: &str) -> Result<(), DpopError> {
+    if htu == url && !url.contains(['?', '#']) {
+        return Ok(());
     }
-    let text = |member: &str| jwk.get(member).and_then(serde_json::Value::as_str);
-    if text("kty") != Some("EC") || text("crv") != Some("P-256") {
-        return Err(DpopError::Key("kty or crv"));
+    let htu = Url::parse(htu).map_err(|_| DpopError::Malformed("htu is not a URL"))?;
+    if htu.query().is_some() || htu.fragment().is_some() {
+        return Err(DpopError::Malformed("htu has a query or fragment"));
     }
-    let coordinate = |member: &'static str| {
-        let text = text(member).ok_or(DpopError::Key(member))?;
-        match URL_SAFE_NO_PAD.decode(text) {
-            Ok(bytes) if bytes.len() == 32 => Ok(text.to_owned()),
-            _ => Err(DpopError::Key(member)),
-        }
-    };
-    Ok(Jwk {
-        common: CommonParameters::default(),
-        algorithm: AlgorithmParameters::EllipticCurve(EllipticCurveKeyParameters {
-            key_type: EllipticCurveKeyType::EC,
-            curve: EllipticCurve::P256,
-            x: coordinate("x")?,
-            y: coordinate("y")?,
-        }),
-    })
+    let url = Url::parse(url).map_err(|_| DpopError::OtherRequest("URL"))?;
+    if htu.as_str() == target(&url) { Ok(()) } else { Err(DpopError::OtherRequest("URL")) }
 }
 
 /// A URL as `htu` names it: normalised by the parser, without query and fragment.

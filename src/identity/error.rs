@@ -54,8 +54,24 @@ pub enum TokenError {
         expected: String,
     },
     /// The token is not bound to a key that its holder must prove.
-    #[error("the token is not bound to a key (no cnf.jkt)")]
+    #[error("the token is not bound to a key (no cnf)")]
     NotBound,
+    /// The issuer left the user's groups out of the token, and nothing says where to ask for them.
+    #[error(
+        "the issuer {issuer} left this user's groups out of the token, because they are too many for it"
+    )]
+    GroupsLeftOut {
+        /// The issuer's URL.
+        issuer: String,
+    },
+    /// Groups that are not in the token could not be looked up.
+    #[error("the groups that {issuer} left out of the token cannot be looked up: {why}")]
+    GroupsUnavailable {
+        /// The issuer's URL.
+        issuer: String,
+        /// What went wrong.
+        why: String,
+    },
     /// The issuer did not answer.
     #[error("the issuer {issuer} cannot be reached: {why}")]
     IssuerUnreachable {
@@ -88,6 +104,8 @@ impl TokenError {
             Self::NotYetValid { .. } => "token_not_yet_valid",
             Self::WrongAudience { .. } => "wrong_audience",
             Self::NotBound => "token_not_bound",
+            Self::GroupsLeftOut { .. } => "groups_left_out",
+            Self::GroupsUnavailable { .. } => "groups_unavailable",
             Self::IssuerUnreachable { .. } => "issuer_unreachable",
             Self::IssuerUnusable { .. } => "issuer_unusable",
         }
@@ -96,8 +114,27 @@ impl TokenError {
     /// Who has to act.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::IssuerUnreachable { .. } | Self::IssuerUnusable { .. } => Fault::Issuer,
+            Self::IssuerUnreachable { .. }
+            | Self::IssuerUnusable { .. }
+            | Self::GroupsUnavailable { .. } => Fault::Issuer,
             _ => Fault::Caller,
+        }
+    }
+
+    /// What the caller can do about it, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match (self.fault(), self) {
+            (_, Self::GroupsLeftOut { .. }) => Some(
+                "tell the server's administrator: issuer.group_lookup looks groups up, or the issuer sends only the groups assigned to the application",
+            ),
+            (_, Self::Algorithm(_) | Self::WrongAudience { .. }) => Some(
+                "a new login does not change this: tell the server's administrator (issuer.audience, issuer.algorithms)",
+            ),
+            (_, Self::UnknownKey(_)) => Some(
+                "if the issuer has just changed its keys, try again in a minute; else run `mcpx login` again",
+            ),
+            (Fault::Caller, _) => Some("run `mcpx login` again"),
+            (Fault::Issuer, _) => None,
         }
     }
 }

@@ -79,6 +79,17 @@ pub enum Route {
 /// # Errors
 /// [`FetchError::Client`] when the TLS stack cannot be set up.
 pub fn client(route: Route) -> Result<reqwest::Client, FetchError> {
+    client_as(route, None)
+}
+
+/// [`client`], which shows a certificate to servers that ask for one.
+///
+/// # Errors
+/// As [`client`].
+pub fn client_as(
+    route: Route,
+    identity: Option<&reqwest::Identity>,
+) -> Result<reqwest::Client, FetchError> {
     let builder = || {
         let builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -86,6 +97,10 @@ pub fn client(route: Route) -> Result<reqwest::Client, FetchError> {
             .user_agent(concat!("mcpx/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TOTAL_TIMEOUT);
+        let builder = match identity {
+            Some(identity) => builder.identity(identity.clone()),
+            None => builder,
+        };
         match route {
             Route::Direct => builder.no_proxy(),
             Route::SystemProxy => builder,
@@ -103,7 +118,18 @@ pub fn client(route: Route) -> Result<reqwest::Client, FetchError> {
 /// # Errors
 /// [`FetchError::Client`] when the TLS stack cannot be set up.
 pub fn client_for(url: &Url) -> Result<reqwest::Client, FetchError> {
-    client(if is_loopback(url) { Route::Direct } else { Route::SystemProxy })
+    client_for_as(url, None)
+}
+
+/// [`client_for`], which shows a certificate to servers that ask for one.
+///
+/// # Errors
+/// As [`client_for`].
+pub fn client_for_as(
+    url: &Url,
+    identity: Option<&reqwest::Identity>,
+) -> Result<reqwest::Client, FetchError> {
+    client_as(if is_loopback(url) { Route::Direct } else { Route::SystemProxy }, identity)
 }
 
 /// Whether the URL's host is this machine's loopback by its spelling (names are not resolved).

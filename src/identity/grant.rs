@@ -1,18 +1,20 @@
 //! Grant tokens: short-lived JWTs (RFC 9068) that permit one subject the use of one resource, and
-//! only to the holder of one key (`cnf.jkt`, RFC 7800 and RFC 9449).
+//! only to the holder of one key (`cnf`, RFC 7800): see [`possession`](super::possession).
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, DecodingKey, Header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, Header};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::dpop::Thumbprint;
 use super::error::TokenError;
-use super::key::{KeyError, SigningKey};
+use super::key::KeyError;
 use super::oidc::{check_times, claims, malformed, split};
+use super::ring::{KeyRing, Keys};
 use crate::types::{ConnectionName, GrantId, SessionId, SubjectId, sha256};
 
 const TYP: &str = "at+jwt";
@@ -48,12 +50,7 @@ impl GrantClaims {
     }
 }
 
-/// The key that a token is bound to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Confirmation {
-    /// The key's SHA-256 thumbprint.
-    pub jkt: Thumbprint,
-}
+pub use super::possession::Confirmation;
 
 /// The part of a grant token that is ours alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,32 +78,30 @@ pub enum GrantKind {
 /// Signs grant tokens.
 pub struct GrantSigner {
     issuer: String,
-    key: SigningKey,
+    ring: Arc<KeyRing>,
 }
 
 impl GrantSigner {
-    /// The signer of the server `issuer`, with the key in a private file; makes it if need be.
-    ///
-    /// # Errors
-    /// [`KeyError`].
-    pub fn load_or_create(path: &Path, issuer: impl Into<String>) -> Result<Self, KeyError> {
-        Ok(Self::new(SigningKey::load_or_create(path)?, issuer))
-    }
-
-    /// A signer with a given key.
-    pub fn new(key: SigningKey, issuer: impl Into<String>) -> Self {
-        Self { issuer: issuer.into(), key }
+    /// The signer of the server `issuer`, with the keys of a ring.
+    pub fn new(ring: Arc<KeyRing>, issuer: impl Into<String>) -> Self {
+        Self { issuer: issuer.into(), ring }
     }
 
     /// Signs a token. The issuer is always this signer's own.
     ///
     /// # Errors
-    /// [`KeyError::Sign`].
-    pub fn sign(&self, claims: &GrantClaims) -> Result<String, KeyError> {
+    /// [`KeyError`].
+    pub async fn sign(&self, claims: &GrantClaims) -> Result<String, KeyError> {
+        let signer = Arc::clone(self.ring.keys().signer());
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some(TYP.to_owned());
-        header.kid = Some(self.key.id().to_owned());
-        self.key.sign(&header, &GrantClaims { iss: self.issuer.clone(), ..claims.clone() })
+        header.kid = Some(signer.id().to_owned());
+        let claims = GrantClaims { iss: self.issuer.clone(), ..claims.clone() };
+        let mut token = format!("{}.{}", part(&header)?, part(&claims)?);
+        let signature = signer.sign(token.as_bytes()).await?;
+        token.push('.');
+        token.push_str(&URL_SAFE_NO_PAD.encode(signature));
+        Ok(token)
     }
 
     /// The server's URL, as in `iss`.
@@ -114,36 +109,48 @@ impl GrantSigner {
         &self.issuer
     }
 
-    /// The public half of the key, to publish.
-    pub fn jwk(&self) -> &Jwk {
-        self.key.jwk()
+    /// The keys that it signs with, one after the other.
+    pub fn ring(&self) -> &Arc<KeyRing> {
+        &self.ring
     }
 
     /// A verifier for what this signs.
     pub fn verifier(&self) -> GrantVerifier {
         GrantVerifier {
             issuer: self.issuer.clone(),
-            key_id: self.key.id().to_owned(),
-            key: self.key.public().clone(),
+            ring: Arc::clone(&self.ring),
             verified: Mutex::default(),
         }
     }
 }
 
+/// One part of a compact JWS.
+fn part(value: &impl Serialize) -> Result<String, KeyError> {
+    let text = serde_json::to_vec(value).map_err(|error| KeyError::Sign(error.into()))?;
+    Ok(URL_SAFE_NO_PAD.encode(text))
+}
+
+/// Claims, and under which keys their signature was good.
+#[derive(Clone)]
+struct Verified {
+    claims: Arc<GrantClaims>,
+    generation: u64,
+}
+
 /// Verifies grant tokens. Whether the grant was revoked meanwhile is not its concern.
 pub struct GrantVerifier {
     issuer: String,
-    key_id: String,
-    key: DecodingKey,
-    /// Tokens whose signature and shape are good, by hash; audience and time are judged each time.
-    verified: Mutex<HashMap<[u8; 32], Arc<GrantClaims>>>,
+    ring: Arc<KeyRing>,
+    /// Tokens whose signature and shape are good, by hash; audience and time are judged each time,
+    /// and all of it again once the keys change.
+    verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
 impl GrantVerifier {
     /// Verifies a token for one resource.
     ///
-    /// The caller then checks the DPoP proof and compares its thumbprint with
-    /// [`Confirmation::jkt`].
+    /// The caller then checks that the request shows what the token is bound to:
+    /// [`Possession::check`](super::possession::Possession::check).
     ///
     /// # Errors
     /// [`TokenError`].
@@ -154,31 +161,36 @@ impl GrantVerifier {
         now: i64,
     ) -> Result<Arc<GrantClaims>, TokenError> {
         let hash = sha256(token.as_bytes());
+        let keys = self.ring.keys();
         let known = self.cache().get(&hash).cloned();
+        let known = known.filter(|known| known.generation == keys.generation());
+        let is_known = known.is_some();
         let claims = match known {
-            Some(claims) => claims,
-            None => Arc::new(self.verify_signature(token)?),
+            Some(known) => known.claims,
+            None => Arc::new(self.verify_signature(token, &keys, now)?),
         };
         check_times(claims.exp, None, Some(claims.iat), now, 0)?;
         if claims.aud != audience {
             return Err(TokenError::WrongAudience { expected: audience.to_owned() });
         }
-        self.remember(hash, &claims, now);
+        if !is_known {
+            self.remember(hash, &claims, keys.generation(), now);
+        }
         Ok(claims)
     }
 
-    fn verify_signature(&self, token: &str) -> Result<GrantClaims, TokenError> {
+    fn verify_signature(
+        &self,
+        token: &str,
+        keys: &Keys,
+        now: i64,
+    ) -> Result<GrantClaims, TokenError> {
         #[derive(Deserialize)]
         struct GrantHeader {
             alg: String,
             typ: Option<String>,
             kid: Option<String>,
-            crit: Option<serde_json::Value>,
-        }
-        /// Only to tell "no cnf" from other faults.
-        #[derive(Deserialize)]
-        struct Bound {
-            cnf: Option<Confirmation>,
+            crit: Option<Value>,
         }
         let (header, signed, signature): (GrantHeader, _, _) = split(token)?;
         let typ = header.typ.unwrap_or_default();
@@ -191,38 +203,61 @@ impl GrantVerifier {
         if header.crit.is_some() {
             return Err(malformed("it has critical extensions that are not known here"));
         }
-        if header.kid.as_deref() != Some(self.key_id.as_str()) {
-            return Err(TokenError::UnknownKey(header.kid.unwrap_or_default()));
-        }
-        match jsonwebtoken::crypto::verify(signature, signed, &self.key, Algorithm::ES256) {
+        let kid = header.kid.unwrap_or_default();
+        let Some(key) = keys.verifying(&kid, now) else { return Err(TokenError::UnknownKey(kid)) };
+        match jsonwebtoken::crypto::verify(signature, signed, key, Algorithm::ES256) {
             Ok(true) => {}
             Ok(false) | Err(_) => return Err(TokenError::Signature),
         }
-        if claims::<Bound>(token)?.cnf.is_none() {
-            return Err(TokenError::NotBound);
-        }
-        let claims: GrantClaims = claims(token)?;
+        let claims = read(claims(token)?)?;
         if claims.iss != self.issuer {
             return Err(TokenError::UnknownIssuer(claims.iss));
         }
         Ok(claims)
     }
 
-    fn remember(&self, hash: [u8; 32], claims: &Arc<GrantClaims>, now: i64) {
+    fn remember(&self, hash: [u8; 32], claims: &Arc<GrantClaims>, generation: u64, now: i64) {
         let mut verified = self.cache();
         if verified.len() >= CACHE && !verified.contains_key(&hash) {
-            verified.retain(|_, claims| claims.exp > now);
+            verified.retain(|_, known| known.claims.exp > now);
             // All alive: start over. It costs signatures, never a wrong answer.
             if verified.len() >= CACHE {
                 verified.clear();
             }
         }
-        verified.insert(hash, Arc::clone(claims));
+        verified.insert(hash, Verified { claims: Arc::clone(claims), generation });
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Arc<GrantClaims>>> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Verified>> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads claims one by one, so that a fault names the claim that it is in.
+fn read(mut claims: Map<String, Value>) -> Result<GrantClaims, TokenError> {
+    fn claim<T: DeserializeOwned>(
+        claims: &mut Map<String, Value>,
+        name: &str,
+    ) -> Result<T, TokenError> {
+        let value = claims
+            .remove(name)
+            .ok_or_else(|| TokenError::Malformed(format!("it has no claim {name}")))?;
+        serde_json::from_value(value)
+            .map_err(|error| TokenError::Malformed(format!("its claim {name} is wrong: {error}")))
+    }
+    if !claims.contains_key("cnf") {
+        return Err(TokenError::NotBound);
+    }
+    Ok(GrantClaims {
+        iss: claim(&mut claims, "iss")?,
+        sub: claim(&mut claims, "sub")?,
+        aud: claim(&mut claims, "aud")?,
+        exp: claim(&mut claims, "exp")?,
+        iat: claim(&mut claims, "iat")?,
+        jti: claim(&mut claims, "jti")?,
+        cnf: claim(&mut claims, "cnf")?,
+        mcpx: claim(&mut claims, "mcpx")?,
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A signing key (ES256) and the private file it lives in.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
@@ -21,9 +22,19 @@ pub enum KeyError {
     Unusable,
     /// The file holds something else.
     #[error(
-        "{path} holds no PKCS #8 P-256 private key in PEM; move it away to have a new one made"
+        "{path} holds no PKCS #8 {kind} private key in PEM; move it away to have a new one made"
     )]
     NotKey {
+        /// The file.
+        path: String,
+        /// The kind of key that belongs there.
+        kind: &'static str,
+    },
+    /// The list of retired keys cannot be read.
+    #[error(
+        "{path} is no list of retired keys; move it away, and brokers ask for new grants by themselves"
+    )]
+    NotRing {
         /// The file.
         path: String,
     },
@@ -42,6 +53,7 @@ pub enum KeyError {
 #[derive(Clone)]
 pub struct SigningKey {
     private: EncodingKey,
+    pair: Arc<EcdsaKeyPair>,
     public: DecodingKey,
     jwk: Jwk,
     id: String,
@@ -61,26 +73,20 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError`] when the file is not private, not a key, or cannot be made.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        if let Some(key) = Self::load(path)? {
-            return Ok(key);
-        }
-        let pem = to_pem(&new_pkcs8()?);
-        // Whoever was first won; both processes go on with the key that is on disk.
-        private_file::create(path, pem.as_bytes())?;
-        Self::load(path)?.ok_or_else(|| KeyError::NotKey { path: path.display().to_string() })
+        let pkcs8 = load_or_create_pkcs8(path, KIND, new_pkcs8)?;
+        Self::of_file(path, &pkcs8)
     }
 
-    fn load(path: &Path) -> Result<Option<Self>, KeyError> {
-        let Some(bytes) = private_file::read(path)?.map(Zeroizing::new) else {
-            return Ok(None);
-        };
-        let not_key = || KeyError::NotKey { path: path.display().to_string() };
-        let pkcs8 = from_pem(&bytes).ok_or_else(not_key)?;
-        Self::from_pkcs8(&pkcs8).map(Some).map_err(|_| not_key())
+    pub(super) fn load(path: &Path) -> Result<Option<Self>, KeyError> {
+        load_pkcs8(path, KIND)?.map(|pkcs8| Self::of_file(path, &pkcs8)).transpose()
+    }
+
+    fn of_file(path: &Path, pkcs8: &[u8]) -> Result<Self, KeyError> {
+        Self::from_pkcs8(pkcs8).map_err(|_| not_key(path, KIND))
     }
 
     fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, KeyError> {
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
             .map_err(|_| KeyError::Unusable)?;
         let private = EncodingKey::from_ec_der(pkcs8);
         let mut jwk =
@@ -89,7 +95,7 @@ impl SigningKey {
         jwk.common.key_id = Some(id.clone());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
         let public = DecodingKey::from_jwk(&jwk).map_err(|_| KeyError::Unusable)?;
-        Ok(Self { private, public, jwk, id })
+        Ok(Self { private, pair: Arc::new(pair), public, jwk, id })
     }
 
     /// The key's id: the thumbprint of its public half.
@@ -107,6 +113,10 @@ impl SigningKey {
         &self.public
     }
 
+    pub(super) fn pair(&self) -> &EcdsaKeyPair {
+        &self.pair
+    }
+
     /// Signs claims under a header.
     ///
     /// # Errors
@@ -120,6 +130,35 @@ impl SigningKey {
     pub(super) fn sign_raw(&self, message: &[u8]) -> String {
         jsonwebtoken::crypto::sign(message, &self.private, Algorithm::ES256).unwrap()
     }
+}
+
+/// What [`SigningKey`] is, for people.
+const KIND: &str = "P-256";
+
+fn not_key(path: &Path, kind: &'static str) -> KeyError {
+    KeyError::NotKey { path: path.display().to_string(), kind }
+}
+
+/// The key in a private file, as PKCS #8, or a new one that it holds from now on.
+pub(super) fn load_or_create_pkcs8(
+    path: &Path,
+    kind: &'static str,
+    new: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, KeyError>,
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    if let Some(pkcs8) = load_pkcs8(path, kind)? {
+        return Ok(pkcs8);
+    }
+    let pem = to_pem(&new()?);
+    // Whoever was first won; both processes go on with the key that is on disk.
+    private_file::create(path, pem.as_bytes())?;
+    load_pkcs8(path, kind)?.ok_or_else(|| not_key(path, kind))
+}
+
+fn load_pkcs8(path: &Path, kind: &'static str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
+    let Some(bytes) = private_file::read(path)?.map(Zeroizing::new) else {
+        return Ok(None);
+    };
+    from_pem(&bytes).map(Some).ok_or_else(|| not_key(path, kind))
 }
 
 fn new_pkcs8() -> Result<Zeroizing<Vec<u8>>, KeyError> {

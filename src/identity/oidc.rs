@@ -14,12 +14,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use self::lookup::GroupLookup;
 use super::error::TokenError;
 use super::jwks::KeyCache;
 use crate::types::Identity;
 
-pub use settings::{IssuerSettings, IssuerSettingsError};
+pub use lookup::GroupLookupSettings;
+pub use settings::{IssuerSettings, IssuerSettingsError, LoginKind, is_loopback_redirect};
 
+mod lookup;
 mod settings;
 
 /// How far clocks may differ, in seconds.
@@ -44,6 +47,7 @@ pub struct VerifiedIdentity {
 pub struct IssuerVerifier {
     settings: IssuerSettings,
     keys: KeyCache,
+    lookup: Option<GroupLookup>,
 }
 
 impl IssuerVerifier {
@@ -57,7 +61,9 @@ impl IssuerVerifier {
     ) -> Result<Self, IssuerSettingsError> {
         settings.check()?;
         let keys = KeyCache::fetched(&settings.url, http);
-        Ok(Self { settings, keys })
+        let lookup = settings.group_lookup.as_ref();
+        let lookup = lookup.map(|lookup| GroupLookup::new(&settings.name, lookup)).transpose()?;
+        Ok(Self { settings, keys, lookup })
     }
 
     /// A verifier with keys that are known already: the built-in issuer's.
@@ -69,7 +75,7 @@ impl IssuerVerifier {
         keys: impl IntoIterator<Item = &'a Jwk>,
     ) -> Result<Self, IssuerSettingsError> {
         settings.check()?;
-        Ok(Self { settings, keys: KeyCache::fixed(keys) })
+        Ok(Self { settings, keys: KeyCache::fixed(keys), lookup: None })
     }
 
     /// What this verifier was made with.
@@ -104,7 +110,30 @@ impl IssuerVerifier {
             Ok(true) => {}
             Ok(false) | Err(_) => return Err(TokenError::Signature),
         }
-        self.judge(claims, now)
+        let verified = self.judge(claims, now)?;
+        self.with_all_groups(verified, now).await
+    }
+
+    /// Groups that the issuer left out of the token are asked for, or their absence is an error: to
+    /// go on without them could turn off a rule that forbids something to a group.
+    async fn with_all_groups(
+        &self,
+        mut verified: VerifiedIdentity,
+        now: i64,
+    ) -> Result<VerifiedIdentity, TokenError> {
+        if !lookup::left_out(&verified.claims, &self.settings.groups_claim) {
+            return Ok(verified);
+        }
+        let Some(lookup) = &self.lookup else {
+            return Err(TokenError::GroupsLeftOut { issuer: self.settings.url.clone() });
+        };
+        let found = lookup.groups(&verified.claims, now).await;
+        let found = found.map_err(|why| TokenError::GroupsUnavailable {
+            issuer: self.settings.url.clone(),
+            why,
+        })?;
+        verified.identity.groups = group_names(&Value::from(found))?;
+        Ok(verified)
     }
 
     fn judge(&self, claims: Claims, now: i64) -> Result<VerifiedIdentity, TokenError> {
@@ -290,10 +319,17 @@ pub(super) fn check_times(
     Ok(())
 }
 
-/// A claim by its whole name first (namespaced names are URLs, full of dots), then as a path.
-fn find_claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+/// A claim by its whole name first (namespaced names are URLs, full of dots), then as a JSON pointer
+/// (RFC 6901) if it begins like one, else as a path.
+pub fn find_claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);
+    }
+    if let Some(pointer) = name.strip_prefix('/') {
+        let (first, rest) = pointer.split_once('/').unzip();
+        let first = first.unwrap_or(pointer).replace("~1", "/").replace("~0", "~");
+        let claim = claims.get(&first)?;
+        return rest.map_or(Some(claim), |rest| claim.pointer(&format!("/{rest}")));
     }
     let (first, rest) = name.split_once('.')?;
     rest.split('.').try_fold(claims.get(first)?, |value, step| value.get(step))

@@ -3,6 +3,7 @@
 //! Reading refuses a file that somebody else owns or could read. Writing replaces the whole file
 //! atomically: a crash leaves the old content or the new, never a part of either.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,9 @@ pub enum PrivateFileError {
         fix: &'static str,
     },
     /// Somebody else owns it.
-    #[error("{path} belongs to user {owner}, not to the user who runs this (user {user})")]
+    #[error(
+        "{path} belongs to user {owner}, not to the user who runs this (user {user}); if it is yours, run: chown {user} {path}, else remove it"
+    )]
     NotOurs {
         /// The file or directory.
         path: String,
@@ -92,6 +95,15 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
     finish(path, &temporary, moved)
 }
 
+/// Renames one private file over another, durably.
+///
+/// # Errors
+/// [`PrivateFileError::Io`]; both files then stand as they were.
+pub fn replace(from: &Path, to: &Path) -> Result<(), PrivateFileError> {
+    fs::rename(from, to).map_err(|source| io_error("replace", to, source))?;
+    sync_directory(to)
+}
+
 /// Writes a private file only if there is none; `false` when there was one.
 ///
 /// # Errors
@@ -121,6 +133,28 @@ pub fn remove(path: &Path) -> Result<(), PrivateFileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io_error("remove", path, error)),
     }
+}
+
+/// Removes what writes of this file left behind that a crash broke off. Nobody may be writing it.
+///
+/// # Errors
+/// [`PrivateFileError::Io`].
+pub fn sweep(path: &Path) -> Result<(), PrivateFileError> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str))
+    else {
+        return Ok(());
+    };
+    let io = |source| io_error("examine", parent, source);
+    for entry in fs::read_dir(parent).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let left = entry.file_name();
+        let left = left.to_str().and_then(|left| left.strip_prefix(name)?.strip_prefix('.'));
+        let suffix = left.and_then(|left| left.strip_suffix(".tmp"));
+        if suffix.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit())) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that a directory is there and only ours (mode 0700 when it is made here).
@@ -251,6 +285,37 @@ mod tests {
         assert_eq!(read(&path).unwrap().unwrap(), b"three");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "temporary files are left");
+    }
+
+    #[test]
+    fn what_a_crash_left_is_swept_away_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        write(&path, b"good").unwrap();
+        drop(write_temporary(&path, b"half").unwrap());
+        let kept = ["tokens.tmp", "tokens.0123456789abcdeg.tmp", "other.0123456789abcdef.tmp"];
+        for name in kept {
+            fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
+        sweep(&path).unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"good");
+        assert!(kept.iter().all(|name| dir.path().join(name).exists()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn somebody_elses_file_is_refused_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        write(&path, b"x").unwrap();
+        // Only root can give a file away; elsewhere there is nothing to test with.
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_err() {
+            return;
+        }
+        let error = read(&path).unwrap_err();
+        assert!(matches!(error, PrivateFileError::NotOurs { owner: 65_534, .. }), "{error}");
+        assert!(error.to_string().contains("run: chown "), "{error}");
     }
 
     #[test]

@@ -11,13 +11,14 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::json;
-use super::strict::{self, DecodeError, Fault, Parts};
+use super::strict::{self, DecodeError, Fault, Member, Parts};
 
 /// Bounds on one message.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -101,6 +102,7 @@ pub struct Message {
     params: Option<Range<usize>>,
     result: Option<Range<usize>>,
     error: Option<Range<usize>>,
+    members: Arc<[Member]>,
 }
 
 impl Message {
@@ -124,8 +126,8 @@ impl Message {
         }
         let parts = strict::scan(text, origin, limits.depth)?;
         let kind = Envelope { text, parts: &parts }.kind(origin)?;
-        let Parts { params, result, error, .. } = parts;
-        Ok(Self { kind, params, result, error, raw })
+        let Parts { params, result, error, members, .. } = parts;
+        Ok(Self { kind, params, result, error, members: members.into(), raw })
     }
 
     /// The bytes as they arrived.
@@ -163,6 +165,19 @@ impl Message {
     /// The JSON text of `result`.
     pub fn result(&self) -> Option<&str> {
         self.part(self.result.clone())
+    }
+
+    /// The JSON text of a member of `result`, if that is an object which has one of this name.
+    pub fn result_member(&self, name: &str) -> Option<&str> {
+        let member = self.members.iter().find(|member| {
+            let key = self.part(Some(member.key.clone())).unwrap_or_default();
+            if member.escaped {
+                json::unescape(key).is_some_and(|said| said.text() == name)
+            } else {
+                key == name
+            }
+        })?;
+        self.part(Some(member.value.clone()))
     }
 
     /// The JSON text of `error`.
@@ -217,7 +232,7 @@ struct Envelope<'a> {
 
 impl Envelope<'_> {
     fn kind(&self, origin: Origin) -> Result<Kind, DecodeError> {
-        let Parts { jsonrpc, id, method, params, result, error } = self.parts;
+        let Parts { jsonrpc, id, method, params, result, error, .. } = self.parts;
         if self.string(jsonrpc.as_ref()).as_deref() != Some("2.0") {
             return self.bad("/jsonrpc", jsonrpc.as_ref(), "\"jsonrpc\" must be \"2.0\"");
         }
@@ -365,6 +380,22 @@ mod tests {
         assert_eq!(message.id().unwrap().as_json(), "9007199254740993");
         assert_eq!(message.method(), Some("tools/call"));
         assert!(message.params().unwrap().contains("123456789012345678901234567890"));
+    }
+
+    #[test]
+    fn finds_the_members_of_a_result() {
+        let text = r#"{"result": { "a" : [1, {"b":2}] ,"\u0062":{"a":3} , "c" :null,"":"x" }, "a":0, "jsonrpc":"2.0","id":1}"#;
+        let message = Message::decode(text.into(), Origin::Server, &Limits::default()).unwrap();
+        assert_eq!(message.result_member("a"), Some(r#"[1, {"b":2}]"#));
+        assert_eq!(message.result_member("b"), Some(r#"{"a":3}"#));
+        assert_eq!(message.result_member("c"), Some("null"));
+        assert_eq!(message.result_member(""), Some(r#""x""#));
+        assert_eq!(message.result_member("jsonrpc"), None);
+        for other in [r#"[{"a":1}]"#, "7", "{}", r#"{"b":{"a":1}}"#] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{other},"a":1}}"#);
+            let message = Message::decode(text.into(), Origin::Server, &Limits::default()).unwrap();
+            assert_eq!(message.result_member("a"), None, "{other}");
+        }
     }
 
     #[test]

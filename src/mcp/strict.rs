@@ -136,6 +136,19 @@ pub(super) struct Parts {
     pub(super) params: Option<Range<usize>>,
     pub(super) result: Option<Range<usize>>,
     pub(super) error: Option<Range<usize>>,
+    /// The members of the object that `result` is.
+    pub(super) members: Vec<Member>,
+}
+
+/// A member of an object.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    /// Its key, between the quotes.
+    pub(super) key: Range<usize>,
+    /// Whether the key is written with escapes.
+    pub(super) escaped: bool,
+    /// Its value.
+    pub(super) value: Range<usize>,
 }
 
 impl Parts {
@@ -216,6 +229,9 @@ impl<'a> Scan<'a> {
                 {
                     part.end = token.range.end;
                 }
+                if let Some(member) = self.member() {
+                    member.value.end = token.range.end;
+                }
                 return Ok(());
             }
             _ => {}
@@ -231,6 +247,8 @@ impl<'a> Scan<'a> {
         {
             // Of an array or object this is the first byte; its end comes with its last.
             *part = Some(token.range.clone());
+        } else if let Some(member) = self.member() {
+            member.value = token.range.clone();
         }
         match token.kind {
             json::Kind::Object => {
@@ -261,8 +279,25 @@ impl<'a> Scan<'a> {
         Some(Loose { place, known, seen: HashSet::new() })
     }
 
+    /// The member of the result whose value the cursor stands at, in or behind.
+    fn member(&mut self) -> Option<&mut Member> {
+        match self.open.as_slice() {
+            [Open::Object { key: Some(key), .. }, Open::Object { .. }] if key == "result" => {
+                self.parts.members.last_mut()
+            }
+            _ => None,
+        }
+    }
+
     fn key(&mut self, token: &Token) -> Result<(), DecodeError> {
         let found = string(self.text, token);
+        if let [Open::Object { key: Some(outer), .. }, Open::Object { .. }] = self.open.as_slice()
+            && outer == "result"
+        {
+            let key = token.range.start + 1..token.range.end.saturating_sub(1);
+            let value = token.range.end..token.range.end;
+            self.parts.members.push(Member { key, escaped: token.escaped, value });
+        }
         let Some(Open::Object { seen, key, loose }) = self.open.last_mut() else { return Ok(()) };
         *key = Some(found.clone());
         if seen.insert(found.clone()) {

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Digest, SHA256};
 use cedar_policy::{Authorizer, Effect, PolicyId, Response};
 
 use super::approval::{Approved, Binding};
 use super::call::{Call, Direction, Target};
+use super::connect::max_life;
 use super::context::Question;
 use super::mediation::{self, Row, Rule, Shape};
+use super::scope::{self, Scope};
 use super::slice::Slices;
 use crate::types::{ApprovalId, ConnectionName, Subject, Timestamp, hex};
 
@@ -69,6 +72,8 @@ pub struct Facts {
     pub grant_age_seconds: i64,
     /// Why the grant was asked for, in the caller's words.
     pub reason: Option<String>,
+    /// What the grant is limited to.
+    pub scope: Scope,
 }
 
 /// A refusal, with the rule that refused.
@@ -80,6 +85,13 @@ pub struct Denial {
     pub reason: String,
     /// The policy version that decided.
     pub policy: String,
+}
+
+impl Denial {
+    /// Whether the grant does not reach this, whatever the policies say.
+    pub fn is_scope(&self) -> bool {
+        self.rules.first().is_some_and(|rule| rule == scope::RULE)
+    }
 }
 
 /// A call that needs a person's yes.
@@ -179,6 +191,8 @@ pub struct PolicySet {
     authorizer: Authorizer,
     /// For each `@approval` policy, the groups that may lift it.
     approvals: BTreeMap<String, Vec<String>>,
+    /// For those with `@max_life`, how long a grant may be that they let be given.
+    lives: BTreeMap<String, Duration>,
     version: String,
 }
 
@@ -194,6 +208,7 @@ impl PolicySet {
     pub fn parse(sources: &[Source]) -> Result<Self, PolicyError> {
         let mut cedar = cedar_policy::PolicySet::new();
         let mut approvals = BTreeMap::new();
+        let mut lives = BTreeMap::new();
         let mut digest = Digest::new(&SHA256);
         for source in sources {
             for part in [&source.name, &source.text] {
@@ -221,6 +236,19 @@ impl PolicySet {
                     })?;
                     approvals.insert(id.clone(), groups);
                 }
+                if let Some(span) = policy.annotation("max_life") {
+                    let life = if approvals.contains_key(&id) {
+                        max_life(span)
+                    } else {
+                        Err("@max_life belongs on a policy with @approval".to_owned())
+                    };
+                    let life = life.map_err(|why| PolicyError::Annotation {
+                        file: source.name.clone(),
+                        id: id.clone(),
+                        why,
+                    })?;
+                    lives.insert(id.clone(), life);
+                }
                 cedar
                     .add(policy.new_id(PolicyId::new(&id)))
                     .map_err(|_taken| PolicyError::DuplicateId { file: source.name.clone(), id })?;
@@ -228,7 +256,7 @@ impl PolicySet {
         }
         let version = hex(digest.finish().as_ref());
         let slices = Slices::of(&cedar);
-        Ok(Self { cedar, slices, authorizer: Authorizer::new(), approvals, version })
+        Ok(Self { cedar, slices, authorizer: Authorizer::new(), approvals, lives, version })
     }
 
     /// The set's version: SHA-256 over its files' names and texts, in hexadecimal.
@@ -255,6 +283,11 @@ impl PolicySet {
             Rule::Answer => return self.never(call, mediation::SHAPE),
             Rule::Refused(rule) => return self.never(call, rule),
         };
+        // By its name alone, and before any policy is asked: it says nothing of what there is.
+        if !facts.scope.lets(&call) {
+            let denial = self.out_of_scope();
+            return Decision::Deny(Box::new(call), denial);
+        }
         let mut question = Question {
             subject: &call.subject,
             connection: &call.connection,
@@ -332,33 +365,6 @@ impl PolicySet {
         Decision::Allow(Box::new(Permit { call, rules, approval, policy }))
     }
 
-    /// Whether a subject may be given a grant for a connection (`Action::"connect"`).
-    ///
-    /// # Errors
-    /// The [`Denial`], with the deciding rules.
-    pub fn may_connect(
-        &self,
-        subject: &Subject,
-        connection: &ConnectionName,
-        facts: &Facts,
-    ) -> Result<(), Denial> {
-        let question = Question {
-            subject,
-            connection,
-            action: "connect",
-            groups: Row::of("connect", Shape::Act).groups,
-            target: &Target::Connection,
-            direction: Direction::ClientToServer,
-            params: None,
-            approved: false,
-        };
-        match self.judge(&question, facts) {
-            Verdict::Allow(_) => Ok(()),
-            Verdict::Deny(rules) => Err(self.denial(rules)),
-            Verdict::Failed(why) => Err(self.failure(&why)),
-        }
-    }
-
     /// Whether a server may ask the subject's client something inside a result (`input_required`).
     /// Nobody can be asked about that: where an approval is wanted, it is a denial.
     ///
@@ -405,6 +411,7 @@ impl PolicySet {
     ) -> bool {
         let action = match target {
             Target::Connection => return true,
+            other if !facts.scope.reaches(other) => return false,
             Target::Tool(_) => "tools/call",
             Target::Prompt(_) => "prompts/get",
             Target::Resource(_) => "resources/read",
@@ -448,7 +455,7 @@ impl PolicySet {
         Ok(self.authorizer.is_authorized(&request, &slice.policies, &scene.entities))
     }
 
-    fn judge(&self, question: &Question<'_>, facts: &Facts) -> Verdict {
+    pub(super) fn judge(&self, question: &Question<'_>, facts: &Facts) -> Verdict {
         let response = match self.ask(question, facts) {
             Ok(response) => response,
             Err(why) => return Verdict::Failed(why),
@@ -463,7 +470,7 @@ impl PolicySet {
     }
 
     /// The groups that can lift all of `rules`, if each of them is an `@approval` policy.
-    fn approvers(&self, rules: &[String]) -> Option<Vec<String>> {
+    pub(super) fn approvers(&self, rules: &[String]) -> Option<Vec<String>> {
         let mut common: Option<BTreeSet<&String>> = None;
         for rule in rules {
             let groups: BTreeSet<_> = self.approvals.get(rule)?.iter().collect();
@@ -476,7 +483,18 @@ impl PolicySet {
         (!groups.is_empty()).then_some(groups)
     }
 
-    fn denial(&self, rules: Vec<String>) -> Denial {
+    /// The longest life that all of `rules` let a grant have; none where none of them says.
+    pub(super) fn longest(&self, rules: &[String]) -> Option<Duration> {
+        rules.iter().filter_map(|rule| self.lives.get(rule)).min().copied()
+    }
+
+    fn out_of_scope(&self) -> Denial {
+        let rules = vec![scope::RULE.to_owned()];
+        let reason = "the grant is for named tools, and this is none of them".to_owned();
+        Denial { rules, reason, policy: self.version.clone() }
+    }
+
+    pub(super) fn denial(&self, rules: Vec<String>) -> Denial {
         let policy = self.version.clone();
         if rules.is_empty() {
             let reason = "no policy permits this".to_owned();
@@ -487,7 +505,7 @@ impl PolicySet {
         Denial { rules, reason: format!("forbidden by {noun} {named}"), policy }
     }
 
-    fn failure(&self, why: &str) -> Denial {
+    pub(super) fn failure(&self, why: &str) -> Denial {
         Denial {
             rules: vec![POLICY_ERROR.to_owned()],
             reason: format!("denied because a policy could not be evaluated: {why}"),
@@ -496,7 +514,8 @@ impl PolicySet {
     }
 }
 
-enum Verdict {
+/// What all policies together say to one question.
+pub(super) enum Verdict {
     Allow(Vec<String>),
     Deny(Vec<String>),
     Failed(String),

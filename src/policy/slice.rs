@@ -292,6 +292,7 @@ mod tests {
                 source: Some("127.0.0.1".parse().unwrap()),
                 grant_age_seconds: 0,
                 reason: None,
+                scope: crate::policy::Scope::default(),
             };
             let slices = Slices::of(&all);
             let ask = |policies: &PolicySet, scene: &Scene, reads: Reads| {

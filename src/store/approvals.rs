@@ -5,7 +5,8 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Store, StoreError, json, parsed, time};
-use crate::types::{ApprovalId, CallId, ConnectionName, SessionId, SubjectId, Timestamp};
+use crate::policy::Wanted;
+use crate::types::{ApprovalId, CallId, ConnectionName, GrantId, SessionId, SubjectId, Timestamp};
 
 /// How far an approval has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -48,11 +49,11 @@ pub struct ApprovalRow {
     pub id: ApprovalId,
     /// The hash of the call it is for.
     pub binding: String,
-    /// The first call that asked for it.
-    pub call: CallId,
+    /// The first call that asked for it; none where a grant is asked for.
+    pub call: Option<CallId>,
     /// That call's session.
-    pub session: SessionId,
-    /// Who makes the call.
+    pub session: Option<SessionId>,
+    /// Who makes the call, or wants the grant.
     pub subject: SubjectId,
     /// To which MCP server.
     pub connection: ConnectionName,
@@ -76,6 +77,8 @@ pub struct ApprovalRow {
     pub decided_by: Option<SubjectId>,
     /// Why, in their words.
     pub reason: Option<String>,
+    /// The grant that is asked for, where one is.
+    pub wanted: Option<Wanted>,
 }
 
 impl Store {
@@ -87,13 +90,13 @@ impl Store {
         sqlx::query(
             "INSERT INTO approvals (id, binding, call, session, subject, connection, action,
                                     target, arguments, rule, groups, requested_at, expires_at,
-                                    state)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'pending')",
+                                    wanted, extends, state)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'pending')",
         )
         .bind(row.id.as_str())
         .bind(&row.binding)
-        .bind(row.call.as_str())
-        .bind(row.session.as_str())
+        .bind(row.call.as_ref().map(CallId::as_str))
+        .bind(row.session.as_ref().map(SessionId::as_str))
         .bind(row.subject.as_str())
         .bind(row.connection.as_str())
         .bind(&row.action)
@@ -103,6 +106,8 @@ impl Store {
         .bind(serde_json::to_string(&row.groups)?)
         .bind(row.requested_at.as_millisecond())
         .bind(row.expires_at.as_millisecond())
+        .bind(row.wanted.as_ref().map(serde_json::to_string).transpose()?)
+        .bind(row.wanted.as_ref().and_then(|wanted| wanted.extends.as_ref()).map(GrantId::as_str))
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -191,17 +196,17 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Uses an approval up for one call. Says whether it was there to be used.
+    /// Uses an approval up for one call or grant. Says whether it was there to be used.
     ///
-    /// A crash after this and before the call is forwarded leaves a used approval and no call:
-    /// the yes is lost, never doubled.
+    /// A crash after this and before the call is forwarded, or the grant is there, leaves a used
+    /// approval and nothing else: the yes is lost, never doubled.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn use_approval(
         &self,
         id: &ApprovalId,
-        call: &CallId,
+        by: &str,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let done = sqlx::query(
@@ -209,7 +214,7 @@ impl Store {
              WHERE id = $1 AND state = 'approved' AND expires_at > $3",
         )
         .bind(id.as_str())
-        .bind(call.as_str())
+        .bind(by)
         .bind(now.as_millisecond())
         .execute(&self.pool)
         .await?;
@@ -247,14 +252,17 @@ impl Store {
     }
 }
 
-fn read(row: &SqliteRow) -> Result<ApprovalRow, StoreError> {
+pub(super) fn read(row: &SqliteRow) -> Result<ApprovalRow, StoreError> {
+    let (call, session): (Option<String>, Option<String>) =
+        (row.try_get("call")?, row.try_get("session")?);
     let decided_by: Option<String> = row.try_get("decided_by")?;
+    let wanted: Option<String> = row.try_get("wanted")?;
     let state: String = row.try_get("state")?;
     Ok(ApprovalRow {
         id: parsed(row.try_get("id")?, "approval id")?,
         binding: row.try_get("binding")?,
-        call: parsed(row.try_get("call")?, "call id")?,
-        session: parsed(row.try_get("session")?, "session id")?,
+        call: call.map(|id| parsed(id, "call id")).transpose()?,
+        session: session.map(|id| parsed(id, "session id")).transpose()?,
         subject: parsed(row.try_get("subject")?, "subject id")?,
         connection: parsed(row.try_get("connection")?, "connection name")?,
         action: row.try_get("action")?,
@@ -268,5 +276,6 @@ fn read(row: &SqliteRow) -> Result<ApprovalRow, StoreError> {
             .ok_or(StoreError::Unreadable { what: "approval state" })?,
         decided_by: decided_by.map(|id| parsed(id, "subject id")).transpose()?,
         reason: row.try_get("reason")?,
+        wanted: wanted.map(|wanted| json(wanted, "request for a grant")).transpose()?,
     })
 }

@@ -4,8 +4,10 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Store, StoreError, json, parsed, time};
+use crate::policy::Scope;
 use crate::types::{
-    ConnectionName, GrantId, Identity, SessionId, Subject, SubjectId, SubjectKind, Timestamp,
+    ApprovalId, ConnectionName, GrantId, Identity, SessionId, Subject, SubjectId, SubjectKind,
+    Timestamp,
 };
 
 /// A grant as it is kept.
@@ -31,10 +33,32 @@ pub struct GrantRow {
     pub ends_at: Timestamp,
     /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
+    /// Our word for why it ended, where nobody revoked it.
+    pub ended_by: Option<String>,
+    /// What it is limited to.
+    pub scope: Scope,
+    /// The yes that it stands on, where policy did not give it by itself.
+    pub approval: Option<ApprovalId>,
+    /// Who said yes, as a screen shows them. Not kept here.
+    pub approver: Option<String>,
 }
 
-const COLUMNS: &str =
-    "SELECT g.*, s.issuer, s.sub, s.email FROM grants g JOIN subjects s ON s.id = g.subject";
+/// Which live grants are meant.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// One.
+    Grant(GrantId),
+    /// Those of somebody, by id, e-mail address or the issuer's name for them.
+    Subject(String),
+    /// Those for a connection.
+    Connection(ConnectionName),
+    /// Those of everybody whom the issuer vouched to be in a group.
+    Group(String),
+}
+
+const COLUMNS: &str = "SELECT g.*, s.issuer, s.sub, s.email, coalesce(d.email, d.sub) AS approver
+     FROM grants g JOIN subjects s ON s.id = g.subject
+     LEFT JOIN approvals a ON a.id = g.approval LEFT JOIN subjects d ON d.id = a.decided_by";
 
 impl Store {
     /// Keeps a new grant.
@@ -44,8 +68,8 @@ impl Store {
     pub async fn insert_grant(&self, grant: &GrantRow) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO grants (id, session, subject, connection, groups, thumbprint, reason,
-                                 issued_at, expires_at, ends_at, trust_rule)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                                 issued_at, expires_at, ends_at, scope, approval, trust_rule)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         )
         .bind(grant.id.as_str())
         .bind(grant.session.as_str())
@@ -57,6 +81,8 @@ impl Store {
         .bind(grant.issued_at.as_millisecond())
         .bind(grant.expires_at.as_millisecond())
         .bind(grant.ends_at.as_millisecond())
+        .bind(grant.scope.tools().map(serde_json::to_string).transpose()?)
+        .bind(grant.approval.as_ref().map(ApprovalId::as_str))
         .bind(grant.subject.kind.rule())
         .execute(&self.pool)
         .await?;
@@ -84,26 +110,75 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Revokes a grant. Says whether this was what ended it.
+    /// Lets a live grant live longer, on a yes. Says whether it was still live.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn revoke_grant(
+    pub async fn extend_grant(
         &self,
         id: &GrantId,
-        by: &SubjectId,
-        now: Timestamp,
+        ends_at: Timestamp,
+        approval: &ApprovalId,
     ) -> Result<bool, StoreError> {
         let done = sqlx::query(
-            "UPDATE grants SET revoked_at = $2, revoked_by = $3
-             WHERE id = $1 AND revoked_at IS NULL",
+            "UPDATE grants SET ends_at = $2, approval = $3 WHERE id = $1 AND revoked_at IS NULL",
         )
         .bind(id.as_str())
-        .bind(now.as_millisecond())
-        .bind(by.as_str())
+        .bind(ends_at.as_millisecond())
+        .bind(approval.as_str())
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected() == 1)
+    }
+
+    /// Ends grants: by somebody, or for a reason of ours.
+    ///
+    /// # Errors
+    /// [`StoreError`]; none of them has ended then.
+    pub async fn end_grants(
+        &self,
+        ids: &[&GrantId],
+        by: Result<&SubjectId, &str>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE grants SET revoked_at = $2, revoked_by = $3, ended_by = $4
+             WHERE id IN (SELECT value FROM json_each($1)) AND revoked_at IS NULL",
+        )
+        .bind(serde_json::to_string(ids)?)
+        .bind(now.as_millisecond())
+        .bind(by.ok().map(SubjectId::as_str))
+        .bind(by.err())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The grants that are alive and meant.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn live_grants(
+        &self,
+        which: &Which,
+        now: Timestamp,
+    ) -> Result<Vec<GrantRow>, StoreError> {
+        let (meant, value) = match which {
+            Which::Grant(id) => ("g.id = $2", id.as_str()),
+            Which::Subject(who) => {
+                ("(s.id = $2 OR s.email = $2 COLLATE NOCASE OR s.sub = $2)", &**who)
+            }
+            Which::Connection(name) => ("g.connection = $2", name.as_str()),
+            Which::Group(name) => {
+                ("EXISTS (SELECT 1 FROM json_each(g.groups) WHERE value = $2)", &**name)
+            }
+        };
+        let sql = sqlx::AssertSqlSafe(format!(
+            "{COLUMNS} WHERE g.revoked_at IS NULL AND g.expires_at > $1 AND {meant}"
+        ));
+        let rows =
+            sqlx::query(sql).bind(now.as_millisecond()).bind(value).fetch_all(&self.pool).await?;
+        rows.iter().map(read).collect()
     }
 
     /// Revokes what the log says was revoked: a crash can come between the record and its row.
@@ -113,9 +188,10 @@ impl Store {
     pub async fn apply_revocations(&self) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE grants
-             SET revoked_at = r.at, revoked_by = json_extract(r.leaf, '$.by')
-             FROM records r
-             WHERE r.kind = 'grant_revoked' AND r.grant_id = grants.id
+             SET revoked_at = r.at, revoked_by = json_extract(r.leaf, '$.by'),
+                 ended_by = json_extract(r.leaf, '$.code')
+             FROM grant_records r
+             WHERE r.kind IN ('grant_revoked', 'grant_ended') AND r.grant_id = grants.id
                AND grants.revoked_at IS NULL",
         )
         .execute(&self.pool)
@@ -156,6 +232,8 @@ impl Store {
 
 fn read(row: &SqliteRow) -> Result<GrantRow, StoreError> {
     let revoked_at: Option<i64> = row.try_get("revoked_at")?;
+    let (scope, approval): (Option<String>, Option<String>) =
+        (row.try_get("scope")?, row.try_get("approval")?);
     Ok(GrantRow {
         id: parsed(row.try_get("id")?, "grant id")?,
         session: parsed(row.try_get("session")?, "session id")?,
@@ -179,5 +257,9 @@ fn read(row: &SqliteRow) -> Result<GrantRow, StoreError> {
         expires_at: time(row.try_get("expires_at")?)?,
         ends_at: time(row.try_get("ends_at")?)?,
         revoked_at: revoked_at.map(time).transpose()?,
+        ended_by: row.try_get("ended_by")?,
+        scope: scope.map(|scope| json(scope, "scope")).transpose()?.unwrap_or_default(),
+        approval: approval.map(|id| parsed(id, "approval id")).transpose()?,
+        approver: row.try_get("approver")?,
     })
 }

@@ -7,8 +7,10 @@ pub mod approvals;
 pub mod customers;
 pub mod grants;
 pub mod index;
+pub mod indexer;
 pub mod issuer;
 pub mod pins;
+pub mod requests;
 mod subjects;
 mod workloads;
 
@@ -113,6 +115,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
     (5, "workloads", include_str!("migrations/0005_workloads.sql")),
+    (8, "grants", include_str!("migrations/0008_grants.sql")),
+    (11, "log index", include_str!("migrations/0011_index.sql")),
 ];
 
 fn migrations() -> Vec<Migration> {

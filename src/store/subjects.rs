@@ -44,4 +44,19 @@ impl Store {
             None => Ok(id.to_string()),
         }
     }
+
+    /// Everybody who is called so: by id, e-mail address or the issuer's `sub`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn subjects_called(&self, name: &str) -> Result<Vec<SubjectId>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id FROM subjects
+             WHERE id = $1 OR email = $1 COLLATE NOCASE OR sub = $1",
+        )
+        .bind(name)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| super::parsed(row.try_get("id")?, "subject id")).collect()
+    }
 }

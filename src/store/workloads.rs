@@ -46,19 +46,27 @@ mod tests {
     use super::*;
     use crate::types::SubjectKind;
 
-    /// A database of the version before jobs, with a person's grant in it.
+    /// A database of a version before jobs, with a person's grant in it: of the one just before in
+    /// number, and of one that knew later things already.
     #[tokio::test]
     async fn grants_from_before_are_peoples() {
+        from_before(|version| version < 5).await;
+        from_before(|version| version != 5).await;
+    }
+
+    async fn from_before(had: fn(i64) -> bool) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mcpx.db");
         let url = format!("sqlite://{}?mode=rwc", path.display());
         let old = sqlx::SqlitePool::connect(&url).await.unwrap();
-        let before = crate::store::migrations().into_iter().take_while(|one| one.version < 5);
+        let before = crate::store::migrations().into_iter().filter(|one| had(one.version));
         sqlx::migrate::Migrator::with_migrations(before.collect()).run(&old).await.unwrap();
         for sql in [
             "INSERT INTO subjects VALUES ('sub_0000000000000001', 'i', 's', NULL, 1)",
-            "INSERT INTO grants VALUES ('gr_0000000000000001', 'ses_0000000000000001',
-                'sub_0000000000000001', 'crm', '[]', 'key', NULL, 1, 2, 3, NULL, NULL)",
+            "INSERT INTO grants (id, session, subject, connection, groups, thumbprint, issued_at,
+                                 expires_at, ends_at)
+             VALUES ('gr_0000000000000001', 'ses_0000000000000001', 'sub_0000000000000001', 'crm',
+                     '[]', 'key', 1, 2, 3)",
         ] {
             sqlx::query(sql).execute(&old).await.unwrap();
         }

@@ -2,9 +2,15 @@
 
 use std::path::Path;
 
-use crate::support::{Person, Proc, Site, Skip, World, debian};
+use crate::support::site::files;
+use crate::support::{Person, Proc, Quirky, Site, Skip, World, debian};
 
-crate::stories![a_login_kept_by_a_secret_service, a_machine_without_a_keyring];
+crate::stories![
+    a_login_kept_by_a_secret_service,
+    a_login_kept_by_the_kernel,
+    a_machine_without_a_keyring,
+    a_file_that_others_could_read,
+];
 
 /// One desktop session: unlocks a fresh keyring, then does what a person would type.
 const SESSION: &str = r#"
@@ -67,7 +73,87 @@ fn a_machine_without_a_keyring(world: &World) -> anyhow::Result<()> {
     login.env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus");
     let output = Proc::run(world, "login without a keyring", login)?;
     assert_eq!(output.code, 1, "{output:#?}");
-    output.says("--insecure-file");
+    output.says("--insecure-file").says("--keyutils");
     alice.run(&["status"])?.exits(4);
+    assert!(!files(alice.home()).iter().any(|file| file.ends_with("tokens")));
     Ok(())
+}
+
+/// `--keyutils`, from one login session of the operating system to the next.
+fn a_login_kept_by_the_kernel(world: &World) -> anyhow::Result<()> {
+    // Containers often may not ask the kernel for keys.
+    if !debian::provides("keyctl session - keyctl get_persistent @s", &["keyutils"]) {
+        return Err(Skip("the kernel keeps no keys for us here".to_owned()).into());
+    }
+    let quirky = Quirky::start(world)?;
+    let server =
+        Site::new(world, &quirky.plain).http("ledger", "http://127.0.0.1:9/mcp").start()?;
+    let alice = Person::new(world, "alice")?;
+    let in_session = |arguments: &[&str]| {
+        let mut session = world.command("keyctl")?;
+        session.args(["session", "-", crate::support::site::MCPX]).args(arguments);
+        session.env("MCPX_HOME", alice.home());
+        Proc::run(world, "keyctl session", session)
+    };
+    let login = ["login", "--server", &server.url, "--no-browser", "--keyutils", "--json"];
+    let output = in_session(&login)?.exits(0);
+    assert!(output.stdout.contains("\"storage\":\"keyutils\""), "{output:#?}");
+    for file in files(alice.home()) {
+        let text = std::fs::read_to_string(&file)?;
+        assert!(!text.contains("eyJ"), "{} holds a readable token", file.display());
+    }
+    assert!(in_session(&["ls"])?.exits(0).stdout.contains("ledger"));
+    // Somebody with the files and without the kernel's key has nothing; so has a rebooted machine.
+    let sealed = std::fs::read(alice.home().join("tokens"))?;
+    in_session(&["logout"])?.exits(0);
+    in_session(&login)?.exits(0);
+    std::fs::write(alice.home().join("tokens"), sealed)?;
+    in_session(&["ls"])?.exits(4).says("mcpx login");
+    in_session(&["logout"])?.exits(0);
+    in_session(&["ls"])?.exits(4);
+    Ok(())
+}
+
+/// The mode and the owner are looked at each time; the error says how to mend them.
+fn a_file_that_others_could_read(world: &World) -> anyhow::Result<()> {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let quirky = Quirky::start(world)?;
+    let server =
+        Site::new(world, &quirky.plain).http("ledger", "http://127.0.0.1:9/mcp").start()?;
+    let alice = Person::new(world, "alice")?;
+    let login = ["login", "--server", &server.url, "--no-browser", "--insecure-file"];
+    alice.run(&login)?.exits(0).says("unencrypted");
+    alice.run(&["ls"])?.exits(0);
+    let chmod = |name: &str, mode| {
+        std::fs::set_permissions(alice.home().join(name), std::fs::Permissions::from_mode(mode))
+    };
+    for file in ["tokens", "login.json"] {
+        for mode in [0o640, 0o604, 0o660, 0o622] {
+            chmod(file, mode)?;
+            alice.run(&["ls"])?.exits(1).says(&format!("chmod 600 {}", path(&alice, file)));
+        }
+        chmod(file, 0o600)?;
+        // Only root can give a file away.
+        if chown(alice.home().join(file), Some(65_534), None).is_ok() {
+            alice.run(&["ls"])?.exits(1).says(&format!("chown 0 {}", path(&alice, file)));
+            chown(alice.home().join(file), Some(0), None)?;
+        }
+        alice.run(&["ls"])?.exits(0);
+    }
+    // A link to somewhere else is not the file.
+    let real = alice.home().join("tokens");
+    let moved = world.dir().join("elsewhere");
+    std::fs::rename(&real, &moved)?;
+    std::os::unix::fs::symlink(&moved, &real)?;
+    alice.run(&["ls"])?.exits(1);
+    std::fs::rename(&moved, &real)?;
+    chmod("", 0o750)?;
+    alice.run(&["ls"])?.exits(1).says("chmod 700");
+    chmod("", 0o700)?;
+    alice.run(&["ls"])?.exits(0);
+    Ok(())
+}
+
+fn path(person: &Person, file: &str) -> String {
+    person.home().join(file).display().to_string()
 }

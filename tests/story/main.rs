@@ -18,12 +18,16 @@
 mod approve;
 mod audit;
 mod baseline;
+mod bound;
+mod browser;
 mod children;
 mod clients;
 mod conformance;
 mod crash;
 mod demo;
 mod disk;
+mod faults;
+mod grants;
 mod hidden;
 mod hostile;
 mod keyring;
@@ -31,11 +35,14 @@ mod login;
 mod matrix;
 mod mediation;
 mod pairs;
+mod providers;
 mod refused;
 mod resume;
+mod revoked;
 mod scenarios;
 mod servers;
 mod serving;
+mod sharing;
 mod smuggle;
 mod strangers;
 mod streams;
@@ -51,6 +58,9 @@ fn main() -> ExitCode {
         ("demo", demo::STORIES),
         ("login", login::STORIES),
         ("keyring", keyring::STORIES),
+        ("providers", providers::STORIES),
+        ("browser", browser::STORIES),
+        ("sharing", sharing::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("children", children::STORIES),
@@ -62,7 +72,11 @@ fn main() -> ExitCode {
         ("scenarios", scenarios::STORIES),
         ("matrix", matrix::STORIES),
         ("approve", approve::STORIES),
+        ("grants", grants::STORIES),
+        ("revoked", revoked::STORIES),
         ("refused", refused::STORIES),
+        ("bound", bound::STORIES),
+        ("faults", faults::STORIES),
         ("hostile", hostile::STORIES),
         ("smuggle", smuggle::STORIES),
         ("strangers", strangers::STORIES),

@@ -1,35 +1,15 @@
 //! An operator runs the server: over TLS, watched by a health check, and stopped in an orderly way.
 
-use std::path::PathBuf;
-
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::json;
 
-use crate::support::{Client, Person, Site, World, http};
+use crate::support::{Authority, Client, Person, Site, World, http};
 
 crate::stories![over_tls, a_health_check, a_good_configuration];
-
-/// A certificate authority's certificate, and a server's certificate and key under it.
-fn certificates(world: &World) -> anyhow::Result<(PathBuf, PathBuf, PathBuf)> {
-    let mut authority = CertificateParams::new(Vec::new())?;
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?
-        .signed_by(&key, &authority)?;
-    Ok((
-        world.write("tls/authority.pem", &authority.pem())?,
-        world.write("tls/server.pem", &certificate.pem())?,
-        world.write("tls/server.key", &key.serialize_pem())?,
-    ))
-}
 
 fn over_tls(world: &World) -> anyhow::Result<()> {
     let idp = world.idp()?;
     let ledger = world.ledger()?;
-    let (authority, certificate, key) = certificates(world)?;
-    let tls = format!("[server.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n");
+    let Authority { authority, tls, .. } = Authority::new(world)?;
     let server = Site::new(world, &idp).http("ledger", &ledger.url).extra(&tls).start()?;
     assert!(server.url.starts_with("https://127.0.0.1:"), "{}", server.url);
 

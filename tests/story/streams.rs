@@ -24,11 +24,11 @@ crate::stories![
     subscriptions_end_in_good_order,
 ];
 
-const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+pub const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 const DONE: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#;
 
 /// A server that answers each POST as `answer` does on its connection.
-fn upstream(
+pub fn upstream(
     answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
 ) -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -52,7 +52,7 @@ fn serve(
     answer(&mut stream).ok()
 }
 
-fn step(number: u64, filler: &str) -> String {
+pub fn step(number: u64, filler: &str) -> String {
     let data = json!({"step": number, "filler": filler});
     let message = json!({
         "jsonrpc": "2.0", "method": "notifications/message",

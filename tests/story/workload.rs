@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use crate::grants::{LEADS, asked};
 use crate::support::ci::{self, CiKey, REQUEST_TOKEN};
 use crate::support::raw;
 use crate::support::site::{MCPX, TRANSFERS, files, serve_refuses};
@@ -23,6 +24,7 @@ crate::stories![
     tokens_that_are_refused,
     a_job_that_shows_nothing,
     a_job_never_approves,
+    a_job_asks_and_a_person_agrees,
     rules_are_tried_without_a_server,
     rules_that_are_too_open,
 ];
@@ -502,6 +504,63 @@ fn a_job_never_approves(world: &World) -> anyhow::Result<()> {
     assert!(world.executed().is_empty(), "{:?}", world.executed());
     bob.run(&["approve", &id])?.exits(0);
     assert!(!call.finish()?.is_error());
+    Ok(())
+}
+
+fn a_job_asks_and_a_person_agrees(world: &World) -> anyhow::Result<()> {
+    let (idp, ci, ledger) = (world.idp()?, Ci::start()?, world.ledger()?);
+    // Two rules that let one name in, the one with too much.
+    let trust = format!(
+        "{}[trust.octo]\nissuer = {:?}\ngroups = [\"ci\"]\nclaims.repository_id = \"7\"\n",
+        deploy(&ci).replace("[\"ci\"]", "[\"ci\", \"leads\"]"),
+        ci.url
+    );
+    let server = site(world, &idp, &ledger.url, &trust).policy("leads.cedar", LEADS).start()?;
+    let bob = Person::logged_in(world, "bob", &server, &idp)?;
+    let runner = Runner::new(world, "github", &server);
+    let run = |mut command: Command, rule: &str| {
+        command.envs(ci.environment()).env("MCPX_TRUST", rule);
+        Proc::run(world, rule, command)
+    };
+
+    run(runner.note("too early")?, "deploy")?.exits(5).says("mcpx request ledger");
+    let request = ["request", "ledger", "--reason", "release 7", "--for", "30m"];
+    let id = asked(&run(runner.command(&request)?, "deploy")?.exits(0));
+    run(runner.command(&["approve", &id, "--yes"])?, "deploy")?.exits(3).says("only people decide");
+    run(runner.command(&["approve", &id, "--yes"])?, "octo")?.exits(3).says("only people decide");
+    let api = format!("{}/api", server.url);
+    let raw = Raw::new()?;
+    let token = ci.token(&ci.github(), &server.url, 300);
+    let answer = raw.exchange_job(&server, &token, Some("deploy"), &api)?;
+    let token = answer.json()["access_token"].as_str().unwrap_or_default().to_owned();
+    let answer = raw.post(&format!("{api}/approvals/{id}"), &token, r#"{"decision":"approve"}"#)?;
+    assert_eq!((answer.status, &*last_code(&server)), (403, "not_a_person"), "{answer:?}");
+
+    bob.run(&["approve", &id, "--yes"])?.exits(0);
+    // The yes is to jobs of that rule, though the other's have the same name at their issuer.
+    run(runner.note("another rule's")?, "octo")?.exits(5).says("needs approval");
+    run(runner.note("agreed to")?, "deploy")?.exits(0);
+    assert_eq!(notes(world), ["agreed to"]);
+    let [grant] = &server.leaves_of("grant_issued")[..] else { panic!("not one grant") };
+    assert_eq!(grant["approval"], json!(id), "{grant:#}");
+    let ends: jiff::Timestamp = grant["expires"].as_str().unwrap_or_default().parse()?;
+    assert!(ends.as_second() <= ci::now() + 300, "it outlives the job's token: {grant}");
+    run(runner.note("again")?, "deploy")?.exits(5).says("mcpx request ledger");
+
+    // A command that waits in place asks with the token that its options name.
+    let mut exec =
+        runner.command(&["exec", "ledger", "--reason", "in place", "--trust", "octo"])?;
+    exec.env("OTHER", ci.token(&ci.github(), &server.url, 300));
+    exec.args(["--token-env", "OTHER", "--", "sh", "-c", "echo $MCPX_URL"]);
+    let running = Proc::start(world, "in place", exec)?;
+    let second = until("there is something to approve", || {
+        let listed = bob.run(&["approve", "--json"])?.exits(0);
+        Ok(ids(&listed.stdout, "apr_").into_iter().find(|other| *other != id))
+    })?;
+    bob.run(&["approve", &second, "--yes"])?.exits(0);
+    let ran = running.finish()?.exits(0);
+    assert!(ran.stdout.starts_with("http://127.0.0.1:"), "{ran:#?}");
+    server.verify()?.exits(0);
     Ok(())
 }
 

@@ -158,6 +158,8 @@ impl Written {
                 subject: self.subject.clone(),
                 connection: self.connection.clone(),
                 expires: SystemClock.now(),
+                approval: None,
+                ends: None,
             });
         }
         if let Some(call) = self.call.take() {

@@ -62,6 +62,7 @@ impl Server {
             token_endpoint: server.url.clone(),
             api: url("/api"),
             log_key: String::new(),
+            certificates: false,
         };
         (server, info)
     }
@@ -244,6 +245,7 @@ async fn authorises_one_request() {
     assert_eq!(headers.authorization.expose(), "DPoP grant-1");
     let now = server.clock.now_seconds();
     let key =
-        verify_proof(&headers.proof, "POST", &url, Some("grant-1"), now, &server.seen).unwrap();
+        verify_proof(&headers.proof.unwrap(), "POST", &url, Some("grant-1"), now, &server.seen)
+            .unwrap();
     assert_eq!(key, server.exchanges()[0].1, "the key of the exchange");
 }

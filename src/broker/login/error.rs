@@ -12,7 +12,7 @@ pub enum LoginError {
     #[error("the login was denied")]
     Denied,
     /// Nobody confirmed in time.
-    #[error("the code expired before the login was confirmed; run: mcpx login")]
+    #[error("the login expired before it was confirmed; run: mcpx login")]
     Expired,
     /// The user broke it off here.
     #[error("the login was cancelled")]
@@ -42,11 +42,28 @@ pub enum LoginError {
     },
     /// The issuer offers no device flow.
     #[error(
-        "the issuer {issuer} offers no device login (RFC 8628); its administrator can allow it"
+        "the issuer {issuer} offers no device login (RFC 8628); its administrator can allow it, or run: mcpx login --browser"
     )]
     NoDeviceFlow {
         /// The issuer's URL.
         issuer: String,
+    },
+    /// The issuer offers no authorization code with PKCE.
+    #[error(
+        "the issuer {issuer} offers no login through a browser (authorization code with PKCE); run: mcpx login --device"
+    )]
+    NoBrowserFlow {
+        /// The issuer's URL.
+        issuer: String,
+    },
+    /// The port that a browser comes back to cannot be had.
+    #[error("cannot listen on {address} for the browser to come back to; run: mcpx login --device")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
     },
     /// The issuer gave tokens, but none that says who the user is.
     #[error(

@@ -216,11 +216,14 @@ impl IdentitySource for Workload {
         TokenKind::Job { rule: self.rule.clone() }
     }
 
-    fn key(&self) -> Result<DpopKey, KeyError> {
+    // Also where it is not shared: what falls back from a certificate to a key shows the token with
+    // both, and the server lets it serve one.
+    fn key(&self) -> Result<Option<DpopKey>, KeyError> {
         match &self.key {
             None => DpopKey::generate(),
             Some(path) => DpopKey::load_or_create(path),
         }
+        .map(Some)
     }
 }
 

@@ -101,6 +101,9 @@ async fn a_file_is_read_at_each_use_and_has_to_hold_a_token() {
     assert_eq!(job.token().await.unwrap().expose(), TOKEN);
     std::fs::write(&path, "bmV3.bmV3.bmV3").unwrap();
     assert_eq!(job.token().await.unwrap().expose(), "bmV3.bmV3.bmV3");
+    std::fs::write(&path, "cmVuZXc.cmVuZXc.cmVuZXc").unwrap();
+    let recent = job.recent_id_token(3600).await.unwrap();
+    assert_eq!(recent.expose(), "cmVuZXc.cmVuZXc.cmVuZXc", "a renewal shows what is there now");
     let long = "a".repeat(40_000);
     for bad in ["", "password", "a.b", "a.b.c.d", "a..c", "a.b.c d", "a.b.ü", &long] {
         std::fs::write(&path, bad).unwrap();
@@ -122,10 +125,12 @@ fn jobs_that_share_a_token_share_a_key() {
     crate::identity::private_file::directory(&home).unwrap();
     let key = |source: Source| {
         let job = Workload::new(source, "a", None, Some(&home));
-        job.key().unwrap().thumbprint().to_string()
+        job.key().unwrap().expect("a job's own key").thumbprint().to_string()
     };
     let file = Source::File { path: "/x".into() };
     assert_eq!(key(file.clone()), key(file));
+    let kept = std::fs::read_to_string(home.join("job.key")).unwrap();
+    assert!(kept.starts_with("-----BEGIN PRIVATE KEY-----"));
     let url: url::Url = "https://ci.example".parse().unwrap();
     let github = Source::GitHub { url, token: Secret::new("t") };
     assert_ne!(key(github.clone()), key(github));

@@ -31,7 +31,7 @@ use url::Url;
 
 use crate::identity::fetch::{self, FetchError};
 use crate::identity::key::SigningKey;
-use crate::identity::oidc::IssuerSettingsError;
+use crate::identity::oidc::{IssuerSettingsError, LoginKind};
 use crate::identity::{IssuerSettings, IssuerVerifier};
 use crate::store::Store;
 use crate::types::{Clock, Identity, RandomError, Secret, random};
@@ -229,6 +229,12 @@ impl LocalIssuer {
             audience: Vec::new(),
             scopes: ["openid", "email", "groups", "offline_access"].map(str::to_owned).to_vec(),
             groups_claim: "groups".to_owned(),
+            group_lookup: None,
+            // It shows a page for codes and has no authorization endpoint.
+            logins: vec![LoginKind::Device],
+            redirect_uri: "http://127.0.0.1/callback".to_owned(),
+            resource: None,
+            published_client_secret: None,
             algorithms: vec![jsonwebtoken::Algorithm::ES256],
         }
     }

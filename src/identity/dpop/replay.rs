@@ -1,10 +1,12 @@
 //! Which proofs were used already.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest;
 
+use super::head::Heads;
+use super::nonce::Nonces;
 use super::{DpopError, Thumbprint, WINDOW};
 
 const SHARDS: usize = 16;
@@ -19,6 +21,9 @@ pub struct ReplayCache {
     shard_capacity: usize,
     /// Proofs made before this were perhaps used already, with nobody left who remembers.
     since: i64,
+    /// Keys that made good proofs.
+    pub(super) heads: Heads,
+    nonces: Option<Arc<Nonces>>,
 }
 
 /// The first 16 bytes of a hash: 2^64 proofs would be needed for two to meet.
@@ -38,6 +43,28 @@ impl ReplayCache {
             shards: std::array::from_fn(|_| Mutex::default()),
             shard_capacity: capacity.div_ceil(SHARDS),
             since: i64::MIN,
+            heads: Heads::default(),
+            nonces: None,
+        }
+    }
+
+    /// Asks for a nonce of this server's in each proof.
+    #[must_use]
+    pub fn with_nonces(self, nonces: Option<Arc<Nonces>>) -> Self {
+        Self { nonces, ..self }
+    }
+
+    /// The nonce that a proof made now must have, if it must have one.
+    pub fn nonce(&self, now: i64) -> Option<String> {
+        self.nonces.as_ref().map(|nonces| nonces.current(now))
+    }
+
+    pub(super) fn check_nonce(&self, nonce: Option<&str>, now: i64) -> Result<(), DpopError> {
+        match &self.nonces {
+            Some(nonces) if !nonce.is_some_and(|nonce| nonces.accepts(nonce, now)) => {
+                Err(DpopError::Nonce)
+            }
+            _ => Ok(()),
         }
     }
 

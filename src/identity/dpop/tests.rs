@@ -3,6 +3,7 @@
 use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
+use super::super::key::SigningKey;
 use super::*;
 
 const NOW: i64 = 1_800_000_000;
@@ -13,7 +14,7 @@ fn url() -> Url {
 }
 
 fn check(proof: &str) -> Result<Thumbprint, DpopError> {
-    verify_proof(proof, "POST", &url(), Some(TOKEN), NOW, &ReplayCache::new(100))
+    verify_proof(proof, "POST", url(), Some(TOKEN), NOW, &ReplayCache::new(100))
 }
 
 fn good_header(key: &SigningKey) -> Value {
@@ -44,14 +45,31 @@ fn a_proof_is_good_once() {
     let key = DpopKey::generate().unwrap();
     let seen = ReplayCache::new(100);
     let proof = key.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
-    let verify = |now| verify_proof(&proof, "POST", &url(), Some(TOKEN), now, &seen);
+    let verify = |now| verify_proof(&proof, "POST", url(), Some(TOKEN), now, &seen);
     assert_eq!(verify(NOW + 61), Err(DpopError::Stale { off: -61 }));
     assert_eq!(verify(NOW - 61), Err(DpopError::Stale { off: 61 }));
     assert_eq!(verify(NOW).unwrap(), *key.thumbprint());
     assert_eq!(verify(NOW), Err(DpopError::Replayed));
     assert_eq!(verify(NOW + 60), Err(DpopError::Replayed));
     let next = key.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
-    assert!(verify_proof(&next, "POST", &url(), Some(TOKEN), NOW, &seen).is_ok());
+    assert!(verify_proof(&next, "POST", url(), Some(TOKEN), NOW, &seen).is_ok());
+}
+
+#[test]
+fn a_key_survives_its_file_and_is_of_one_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("job.key");
+    let first = DpopKey::load_or_create(&path).unwrap();
+    let again = DpopKey::load_or_create(&path).unwrap();
+    assert_eq!(first.thumbprint(), again.thumbprint());
+    let proof = again.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
+    assert!(check(&proof).is_ok());
+    // The file is what other tools call a PKCS #8 PEM.
+    jsonwebtoken::EncodingKey::from_ed_pem(&std::fs::read(&path).unwrap()).unwrap();
+    let other = dir.path().join("other.key");
+    SigningKey::load_or_create(&other).unwrap();
+    let error = DpopKey::load_or_create(&other).err().unwrap().to_string();
+    assert!(error.contains("other.key") && error.contains("Ed25519"), "{error}");
 }
 
 #[test]
@@ -59,8 +77,8 @@ fn a_refused_proof_is_not_used_up() {
     let key = DpopKey::generate().unwrap();
     let seen = ReplayCache::new(100);
     let proof = key.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
-    assert!(verify_proof(&proof, "GET", &url(), Some(TOKEN), NOW, &seen).is_err());
-    assert!(verify_proof(&proof, "POST", &url(), Some(TOKEN), NOW, &seen).is_ok());
+    assert!(verify_proof(&proof, "GET", url(), Some(TOKEN), NOW, &seen).is_err());
+    assert!(verify_proof(&proof, "POST", url(), Some(TOKEN), NOW, &seen).is_ok());
 }
 
 #[test]
@@ -83,11 +101,11 @@ fn proofs_with_and_without_token_are_not_exchanged() {
     let seen = ReplayCache::new(100);
     let bare = key.proof("POST", &url(), None, NOW).unwrap();
     assert_eq!(check(&bare), Err(DpopError::OtherRequest("access token")));
-    assert!(verify_proof(&bare, "POST", &url(), None, NOW, &seen).is_ok());
+    assert!(verify_proof(&bare, "POST", url(), None, NOW, &seen).is_ok());
     let bound = key.proof("POST", &url(), Some("other"), NOW).unwrap();
     assert_eq!(check(&bound), Err(DpopError::OtherRequest("access token")));
     let bound = key.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
-    assert!(verify_proof(&bound, "POST", &url(), None, NOW, &seen).is_err());
+    assert!(verify_proof(&bound, "POST", url(), None, NOW, &seen).is_err());
 }
 
 #[test]
@@ -184,6 +202,43 @@ fn forgeries_are_refused() {
 }
 
 #[test]
+fn both_suites_are_taken_and_not_mixed() {
+    let mine = DpopKey::generate().unwrap();
+    let proof = mine.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
+    assert_eq!(check(&proof).unwrap(), *mine.thumbprint());
+    let p256 = SigningKey::generate().unwrap();
+    let proof = forge(&p256, &good_header(&p256), &good_claims());
+    assert_eq!(check(&proof).unwrap(), Thumbprint::of(p256.jwk()).unwrap());
+    // The one's key under the other's name.
+    let okp = serde_json::to_value(&mine.jwk).unwrap();
+    for (alg, jwk) in [("ES256", okp.clone()), ("EdDSA", good_header(&p256)["jwk"].clone())] {
+        let header = json!({ "typ": TYP, "alg": alg, "jwk": jwk });
+        let proof = forge(&p256, &header, &good_claims());
+        assert_eq!(check(&proof), Err(DpopError::Key("kty or crv")), "{alg}");
+    }
+    let header = json!({ "typ": TYP, "alg": "EdDSA", "jwk": okp });
+    assert_eq!(check(&forge(&p256, &header, &good_claims())), Err(DpopError::Signature));
+}
+
+#[test]
+fn a_known_key_still_has_to_sign() {
+    let key = SigningKey::generate().unwrap();
+    let seen = ReplayCache::new(100);
+    let verify = |proof: &str| verify_proof(proof, "POST", url(), Some(TOKEN), NOW, &seen);
+    let claims = |jti: &str| {
+        let mut claims = good_claims();
+        claims["jti"] = json!(jti);
+        claims
+    };
+    assert!(verify(&forge(&key, &good_header(&key), &claims("1"))).is_ok());
+    assert!(verify(&forge(&key, &good_header(&key), &claims("2"))).is_ok());
+    let thief = SigningKey::generate().unwrap();
+    let forged = forge(&thief, &good_header(&key), &claims("3"));
+    assert_eq!(verify(&forged), Err(DpopError::Signature));
+    assert!(verify(&forge(&key, &good_header(&key), &claims("3"))).is_ok());
+}
+
+#[test]
 fn the_thumbprint_is_that_of_the_specification() {
     // RFC 9449, section 6.1, and RFC 7638.
     let jwk: Jwk = serde_json::from_value(json!({
@@ -215,4 +270,62 @@ fn the_specification_s_own_proof_verifies() {
     let seen = ReplayCache::new(10);
     let verified = verify_proof(proof, "GET", &url, Some(token), 1_562_262_618, &seen);
     assert_eq!(verified.unwrap().as_str(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+}
+
+#[test]
+fn a_fault_in_a_claim_names_it() {
+    let key = SigningKey::generate().unwrap();
+    let refused = |claims: &Value| check(&forge(&key, &good_header(&key), claims)).unwrap_err();
+    for name in ["jti", "htm", "htu", "iat"] {
+        let mut missing = good_claims();
+        missing.as_object_mut().unwrap().remove(name);
+        let mut wrong = good_claims();
+        wrong[name] = json!([1]);
+        for claims in [missing, wrong] {
+            assert_eq!(refused(&claims), DpopError::Malformed(name), "{claims}");
+        }
+    }
+    for name in ["ath", "nonce"] {
+        let mut wrong = good_claims();
+        wrong[name] = json!(7);
+        assert_eq!(refused(&wrong), DpopError::Malformed(name));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_fall_over(
+        text in "\\PC{0,300}",
+        bytes in proptest::prelude::any::<Vec<u8>>(),
+    ) {
+        proptest::prop_assert!(check(&text).is_err());
+        let part = URL_SAFE_NO_PAD.encode(&bytes);
+        let three = [part.as_str(); 3].join(".");
+        proptest::prop_assert!(check(&three).is_err());
+    }
+
+    #[test]
+    fn any_header_or_claims_of_a_forger_are_judged(
+        name in "typ|alg|jwk|crit|jti|htm|htu|iat|ath|nonce",
+        value in "null|0|-1|1e99|true|\"\"|\"x\"|\\[\\]|\\{\\}|\\{\"kty\":\"EC\"\\}",
+    ) {
+        let key = SigningKey::generate().unwrap();
+        let (mut header, mut claims) = (good_header(&key), good_claims());
+        let value: Value = serde_json::from_str(&value).unwrap();
+        let part = if ["typ", "alg", "jwk", "crit"].contains(&name.as_str()) {
+            &mut header
+        } else {
+            &mut claims
+        };
+        part[&name] = value.clone();
+        // A jti may be any text, and a nonce that nobody asked for is not looked at. A `crit` of
+        // null is none.
+        let harmless = match name.as_str() {
+            "jti" => value == "x",
+            "nonce" => value.is_string() || value.is_null(),
+            "crit" => value.is_null(),
+            _ => false,
+        };
+        proptest::prop_assert_eq!(check(&forge(&key, &header, &claims)).is_ok(), harmless);
+    }
 }

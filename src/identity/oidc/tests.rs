@@ -289,6 +289,14 @@ async fn reads_groups_where_they_are() {
         ("groups", json!({}), vec![]),
         ("groups", json!({"groups": null}), vec![]),
         ("a.b.c", json!({"a": {"b": 1}}), vec![]),
+        ("/a/b~1c/0", json!({"a": {"b/c": [["eng"]]}}), vec!["eng"]),
+        ("/groups", json!({"groups": ["eng"]}), vec!["eng"]),
+        ("/a/b", json!({"a": 1}), vec![]),
+        ("/odd", json!({"/odd": ["eng"], "odd": ["x"]}), vec!["eng"]),
+        // Another claim is left out, or none: there are no groups.
+        ("groups", json!({"_claim_names": {"address": "src1"}, "hasgroups": false}), vec![]),
+        ("roles", json!({"_claim_names": {"groups": "src1"}, "hasgroups": true}), vec![]),
+        ("groups", json!({"groups": ["eng"], "_claim_names": {"groups": "s"}}), vec!["eng"]),
     ];
     for (claim, extra, expected) in cases {
         let mut settings = settings(&fake.url);
@@ -300,6 +308,18 @@ async fn reads_groups_where_they_are() {
         claims.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let verified = verifier.verify(&sign(&key, &claims), NOW).await.unwrap();
         assert_eq!(verified.identity.groups, expected, "{claim}");
+    }
+    for left_out in [
+        json!({"_claim_names": {"groups": "src1"}}),
+        json!({"hasgroups": true}),
+        json!({"hasgroups": "True", "groups": null}),
+    ] {
+        let mut claims = fake.claims();
+        claims.as_object_mut().unwrap().remove("groups");
+        claims.as_object_mut().unwrap().extend(left_out.as_object().unwrap().clone());
+        let refused = fake.verifier().verify(&sign(&key, &claims), NOW).await.unwrap_err();
+        assert_eq!((refused.code(), refused.fault()), ("groups_left_out", Fault::Caller));
+        assert!(refused.hint().is_some_and(|hint| hint.contains("group_lookup")));
     }
     let mut claims = fake.claims();
     claims["email_verified"] = json!(false);
@@ -363,6 +383,37 @@ async fn many_first_tokens_make_one_fetch() {
         task.await.unwrap().unwrap();
     }
     assert_eq!(fake.fetches(), 1);
+}
+
+#[tokio::test]
+async fn many_tokens_of_a_new_key_make_one_fetch() {
+    let old = SigningKey::generate().unwrap();
+    let new = SigningKey::generate().unwrap();
+    let fake = Fake::start(vec![public(&old)]).await;
+    let verifier = Arc::new(fake.verifier());
+    verifier.verify(&sign(&old, &fake.claims()), NOW).await.unwrap();
+    fake.set(|published| {
+        published.keys = vec![public(&new), public(&old)];
+        published.slow = Duration::from_millis(100);
+    });
+    let later = NOW + 600;
+    let mut tasks = Vec::new();
+    for n in 0..100 {
+        // Half of them are of strangers, which must not bring another fetch after this one.
+        let stranger = SigningKey::generate().unwrap();
+        let key = if n % 2 == 0 { &new } else { &stranger };
+        let mut claims = fake.claims();
+        claims["exp"] = json!(later + 600);
+        let (verifier, token) = (Arc::clone(&verifier), sign(key, &claims));
+        tasks.push((n, tokio::spawn(async move { verifier.verify(&token, later).await })));
+    }
+    for (n, task) in tasks {
+        match task.await.unwrap() {
+            Ok(_) => assert_eq!(n % 2, 0),
+            Err(error) => assert_eq!((error.code(), n % 2), ("token_key_unknown", 1)),
+        }
+    }
+    assert_eq!(fake.fetches(), 2);
 }
 
 #[tokio::test]
@@ -457,6 +508,15 @@ fn settings_are_checked() {
     };
     read(json!({})).unwrap().check().unwrap();
     read(json!({ "algorithms": ["RS512"] })).unwrap().check().unwrap();
+    for uri in ["http://127.0.0.1:8976/callback", "http://[::1]/x", "http://localhost/callback"] {
+        read(json!({ "redirect_uri": uri })).unwrap().check().unwrap();
+    }
+    read(json!({ "resource": "urn:mcpx", "logins": ["device"] })).unwrap().check().unwrap();
+    let lookup = |endpoint: &str| {
+        json!({ "group_lookup": { "token_endpoint": endpoint, "client_id": "g",
+                                  "client_secret_file": "graph.secret" } })
+    };
+    read(lookup("https://login.example/t/oauth2/v2.0/token")).unwrap().check().unwrap();
     for bad in [
         json!({ "algorithms": ["ES256", "HS256"] }),
         json!({ "algorithms": [] }),
@@ -464,9 +524,62 @@ fn settings_are_checked() {
         json!({ "url": "https://id.example/?x=1" }),
         json!({ "audience": [""] }),
         json!({ "client_id": "" }),
+        json!({ "logins": [] }),
+        json!({ "redirect_uri": "https://mcpx.example/callback" }),
+        json!({ "redirect_uri": "http://127.0.0.1/callback?x=1" }),
+        json!({ "redirect_uri": "http://10.0.0.1/callback" }),
+        json!({ "resource": "mcpx" }),
+        json!({ "resource": "https://mcpx.example/#x" }),
+        lookup("http://login.example/token"),
     ] {
         assert!(read(bad.clone()).unwrap().check().is_err(), "{bad}");
     }
     assert!(read(json!({ "algorithms": ["none"] })).is_err());
     assert!(read(json!({ "client_secret": "x" })).is_err());
+    assert!(read(json!({ "logins": ["password"] })).is_err());
+    assert!(read(json!({ "group_lookup": { "client_id": "g" } })).is_err());
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[ -~]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::btree_map("[a-c./~]{0,3}", inner, 0..5)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Whatever a token holds, groups are read as names or refused; and none of them is empty.
+        #[test]
+        fn groups_are_names_or_refused(claims in any_json(), name in "[a-c./~01]{1,8}") {
+            let Value::Object(claims) = claims else { return Ok(()) };
+            let found = find_claim(&claims, &name);
+            if let Some(groups) = found.and_then(|value| group_names(value).ok()) {
+                prop_assert!(groups.iter().all(|group| !group.is_empty() && printable(group)));
+            }
+            prop_assert!(!lookup::left_out(&claims, &name));
+        }
+
+        /// A pointer finds what serde's own finds, unless a claim has the pointer's text as its name.
+        #[test]
+        fn pointers_are_those_of_rfc_6901(claims in any_json(), name in "(/[a-c./~01]{0,3}){1,3}") {
+            let Value::Object(map) = &claims else { return Ok(()) };
+            if !map.contains_key(&name) {
+                prop_assert_eq!(find_claim(map, &name), claims.pointer(&name));
+            }
+        }
+    }
 }

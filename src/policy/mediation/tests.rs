@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::mcp::{Limits, Message, Origin};
-use crate::policy::{Act, Call, Decision, Denial, Facts, PolicySet, Source};
+use crate::policy::{Act, Call, Decision, Denial, Facts, PolicySet, Scope, Source};
 use crate::types::{CallId, Identity, SessionId, Subject, SubjectId, SubjectKind};
 
 const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
@@ -27,7 +27,7 @@ fn set(text: &str) -> PolicySet {
 
 fn facts() -> Facts {
     let now = "2026-01-02T03:04:05Z".parse().unwrap();
-    Facts { now, source: None, grant_age_seconds: 3, reason: None }
+    Facts { now, source: None, grant_age_seconds: 3, reason: None, scope: Scope::default() }
 }
 
 /// A method that the row stands for.

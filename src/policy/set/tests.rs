@@ -35,6 +35,7 @@ fn facts() -> Facts {
         source: Some("127.0.0.1".parse().unwrap()),
         grant_age_seconds: 3,
         reason: None,
+        scope: Scope::default(),
     }
 }
 

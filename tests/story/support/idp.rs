@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::browser::Browser;
+use super::browser::{Browser, Page};
 use super::http;
 use super::proc::Proc;
 
@@ -66,6 +66,19 @@ impl Idp {
         let done = browser.submit(&consent.form()?, &[("prompt", "consent")])?;
         anyhow::ensure!(done.says("Sign-in Success"), "sign-in did not succeed: {done:#?}");
         Ok(())
+    }
+
+    /// Somebody's browser is sent here by the program, and they sign in and agree: the page that
+    /// their browser ends at.
+    ///
+    /// # Errors
+    /// The provider does not show the pages that it should, or refuses.
+    pub fn sign_in(&self, address: &str, name: &str) -> anyhow::Result<Page> {
+        let mut browser = Browser::default();
+        let login = browser.open(address)?;
+        let sign_in = [("prompt", "login"), ("login", name), ("password", "any")];
+        let consent = browser.submit(&login.form()?, &sign_in)?;
+        browser.submit(&consent.form()?, &[("prompt", "consent")])
     }
 
     /// Somebody opens the address that a device shows and says that it is not theirs.

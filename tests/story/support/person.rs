@@ -132,6 +132,27 @@ impl<'a> Person<'a> {
         Ok(LoggingIn { address, shown, proc })
     }
 
+    /// Begins a login through a browser on this machine; with `issuer`, at another than the first.
+    ///
+    /// # Errors
+    /// The program shows no address to open.
+    pub fn login_through_browser(
+        &self,
+        server: &Server,
+        issuer: Option<&str>,
+    ) -> anyhow::Result<LoggingIn> {
+        let mut arguments = vec!["login", "--server", &server.url, "--browser", "--no-browser"];
+        arguments.extend(["--insecure-file", "--json"]);
+        arguments.extend(issuer.map(|name| ["--issuer", name]).into_iter().flatten());
+        let mut proc = self.start(&arguments)?;
+        let shown = proc.first_json_line()?;
+        let address = shown["authorization_uri"]
+            .as_str()
+            .with_context(|| format!("no authorization_uri: {shown}"))?
+            .to_owned();
+        Ok(LoggingIn { address, shown, proc })
+    }
+
     /// Opens a local port for MCP clients.
     ///
     /// # Errors

@@ -62,6 +62,19 @@ impl Raw {
         Ok(jsonwebtoken::encode(&header, &claims, &self.key)?)
     }
 
+    /// Any header and claims, signed with this key.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    pub fn forge(&self, header: &Value, claims: &Value) -> anyhow::Result<String> {
+        sign(&self.key, header, claims)
+    }
+
+    /// The public key.
+    pub fn jwk(&self) -> Value {
+        serde_json::to_value(&self.jwk).unwrap()
+    }
+
     /// Exchanges an identity token for a grant token for `resource`.
     ///
     /// # Errors
@@ -72,8 +85,22 @@ impl Raw {
         id_token: &str,
         resource: &str,
     ) -> anyhow::Result<Answer> {
+        self.exchange_with(server, id_token, resource, &[])
+    }
+
+    /// As [`Self::exchange`], with more in the form.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn exchange_with(
+        &self,
+        server: &Server,
+        id_token: &str,
+        resource: &str,
+        more: &[(&str, &str)],
+    ) -> anyhow::Result<Answer> {
         let kind = "urn:ietf:params:oauth:token-type:id_token";
-        let form = [("subject_token", id_token), ("subject_token_type", kind)];
+        let form = [&[("subject_token", id_token), ("subject_token_type", kind)], more].concat();
         self.exchange_form(server, &form, resource)
     }
 
@@ -142,6 +169,26 @@ impl Raw {
         let headers = [("authorization", &*format!("DPoP {token}")), ("dpop", &proof)];
         Ok(request(url, &headers, body))
     }
+}
+
+/// Any header and claims under any key.
+///
+/// # Errors
+/// It cannot be signed.
+pub fn sign(key: &EncodingKey, header: &Value, claims: &Value) -> anyhow::Result<String> {
+    let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+    let message = format!("{header}.{claims}");
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, Algorithm::ES256)?;
+    Ok(format!("{message}.{signature}"))
+}
+
+/// The header and the claims of a token, whoever signed it.
+pub fn parts(token: &str) -> (Value, Value) {
+    let part = |at: usize| {
+        let part = token.split('.').nth(at).unwrap_or_default();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    };
+    (part(0), part(1))
 }
 
 /// Posts a message of the newest protocol with any headers.

@@ -41,6 +41,8 @@ pub struct Site<'a> {
     issuer: String,
     connections: String,
     policies: Vec<(String, String)>,
+    listen: String,
+    server: String,
     data_dir: String,
     grant_ttl: String,
     wait: String,
@@ -56,6 +58,8 @@ impl<'a> Site<'a> {
             issuer: idp.url.clone(),
             connections: String::new(),
             policies: vec![("engineers.cedar".to_owned(), ENGINEERS.to_owned())],
+            listen: "127.0.0.1:0".to_owned(),
+            server: String::new(),
             data_dir: "data".to_owned(),
             grant_ttl: "15m".to_owned(),
             wait: "30s".to_owned(),
@@ -121,6 +125,19 @@ impl<'a> Site<'a> {
         self
     }
 
+    /// Where it listens, if not on any free port.
+    pub fn listen(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.listen);
+        self
+    }
+
+    /// Adds keys to `[server]`.
+    pub fn server(mut self, lines: &str) -> Self {
+        self.server.push_str(lines);
+        self.server.push('\n');
+        self
+    }
+
     /// Where the server keeps its data.
     pub fn data_dir(mut self, dir: &Path) -> Self {
         self.data_dir = dir.display().to_string();
@@ -142,12 +159,14 @@ impl<'a> Site<'a> {
             self.world.write(&format!("server/policies/{name}"), text)?;
         }
         let Self { issuer, connections, data_dir, grant_ttl, wait, expire, extra, .. } = self;
+        let Self { listen, server, .. } = self;
         self.world.write(
             "server/mcpx.toml",
             &format!(
                 r#"[server]
-listen = "127.0.0.1:0"
+listen = {listen:?}
 data_dir = {data_dir:?}
+{server}
 
 [[issuer]]
 name = "corp"
@@ -247,6 +266,11 @@ impl<'a> Server<'a> {
         let (config, data) = (self.config.clone(), self.data.clone());
         *self = Self::start(self.world, config, data, |_command| ())?;
         Ok(())
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Where the server keeps its data.

@@ -22,6 +22,9 @@ _mcpx() {
             mcpx,audit)
                 cmd="mcpx__subcmd__audit"
                 ;;
+            mcpx,authorize)
+                cmd="mcpx__subcmd__authorize"
+                ;;
             mcpx,client)
                 cmd="mcpx__subcmd__client"
                 ;;
@@ -37,6 +40,9 @@ _mcpx() {
             mcpx,exec)
                 cmd="mcpx__subcmd__exec"
                 ;;
+            mcpx,grants)
+                cmd="mcpx__subcmd__grants"
+                ;;
             mcpx,login)
                 cmd="mcpx__subcmd__login"
                 ;;
@@ -51,6 +57,9 @@ _mcpx() {
                 ;;
             mcpx,replay)
                 cmd="mcpx__subcmd__replay"
+                ;;
+            mcpx,request)
+                cmd="mcpx__subcmd__request"
                 ;;
             mcpx,revoke)
                 cmd="mcpx__subcmd__revoke"
@@ -104,7 +113,7 @@ _mcpx() {
 
     case "${cmd}" in
         mcpx)
-            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec client approve deny revoke sessions replay audit policy tools serve demo"
+            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec client authorize approve deny request grants revoke sessions replay audit policy tools serve demo"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -197,6 +206,36 @@ _mcpx() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__authorize)
+            opts="-v -h --no-browser --port --forget --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --port)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -348,7 +387,7 @@ _mcpx() {
             return 0
             ;;
         mcpx__subcmd__connect)
-            opts="-v -h --stdio --port --reason --json --verbose --no-color --log --home --server --help"
+            opts="-v -h --stdio --port --reason --for --tool --wait --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -359,6 +398,18 @@ _mcpx() {
                     return 0
                     ;;
                 --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tool)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -494,13 +545,25 @@ _mcpx() {
             return 0
             ;;
         mcpx__subcmd__exec)
-            opts="-v -h --reason --json --verbose --no-color --log --home --server --help"
+            opts="-v -h --reason --for --tool --wait --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tool)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -523,8 +586,34 @@ _mcpx() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mcpx__subcmd__grants)
+            opts="-v -h --all --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mcpx__subcmd__login)
-            opts="-v -h --issuer --no-browser --insecure-file --json --verbose --no-color --log --home --server --help"
+            opts="-v -h --issuer --browser --device --no-browser --insecure-file --keyutils --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -683,13 +772,83 @@ _mcpx() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        mcpx__subcmd__revoke)
-            opts="-v -h --json --verbose --no-color --log --home --server --help"
+        mcpx__subcmd__request)
+            opts="-v -h --reason --for --tool --from --extend --wait --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tool)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --extend)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__revoke)
+            opts="-v -h --grant --subject --connection --all-of --reason --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --grant)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --subject)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connection)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --all-of)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -710,7 +869,7 @@ _mcpx() {
             return 0
             ;;
         mcpx__subcmd__serve)
-            opts="-v -h --config --check --hash-password --ready-file --json --verbose --no-color --log --home --server --help"
+            opts="-v -h --config --check --hash-password --rotate-keys --ready-file --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -39,9 +39,12 @@ complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "ls" -d 'List the connecti
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "connect" -d 'Open a connection for an MCP client on this machine'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "exec" -d 'Run a command that finds a connection\'s URL in MCPX_URL'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "client" -d 'Write connections into MCP clients\' own files'
-complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "approve" -d 'Show what waits for approval, or approve one call'
-complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "deny" -d 'Refuse a call that waits for approval'
-complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "revoke" -d 'End a grant or a session at once'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "authorize" -d 'Let the gateway use an MCP server in your own name'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "approve" -d 'Show what waits for approval, or approve one call or grant'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "deny" -d 'Refuse a call or grant that waits for approval'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "request" -d 'Ask for a connection that needs somebody\'s approval'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "grants" -d 'List grants: what runs, and what waits for approval'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "revoke" -d 'End grants at once'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "sessions" -d 'List sessions, newest first'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "replay" -d 'Show what happened in a session, call by call'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "audit" -d 'Check the audit log'
@@ -53,8 +56,11 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l issuer -d 'Which of 
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l server -d 'The control server [default: the one of the last login]' -r
-complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l no-browser -d 'Do not open a browser'
-complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l insecure-file -d 'Keep the login in a file that only you can read, where there is no keyring'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l browser -d 'Log in through a browser on this machine [default: where one is at hand]'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l device -d 'Log in with a code that any device can confirm'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l no-browser -d 'Do not open a browser, only show the address'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l insecure-file -d 'Where there is no keyring: keep the login in a file that only you can read, unencrypted'
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l keyutils -d 'Where there is no keyring: keep the login\'s key in the Linux kernel, which forgets it at the next reboot, or after some days without use'
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l json -d 'Print data and errors as JSON'
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l no-color -d 'Print no colours, as NO_COLOR does'
@@ -82,6 +88,9 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand ls" -l no-color -d 'Print no c
 complete -c mcpx -n "__fish_mcpx_using_subcommand ls" -s h -l help -d 'Print help'
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l port -d 'The local port [default: a free one]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l reason -d 'Why you need it; recorded with the grant, and policy may ask for it' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l for -d 'For how long you need it, if it needs approval, as in 1h or 30m [default: 1h, or the most]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l tool -d 'Only for this tool, if it needs approval; may be given several times [default: all]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l wait -d 'How long to wait for an approval; 0s not at all [default: as long as the request is open]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l server -d 'The control server [default: the one of the last login]' -r
@@ -91,6 +100,9 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -s v -l verbose -d 'S
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l no-color -d 'Print no colours, as NO_COLOR does'
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l reason -d 'Why you need it; recorded with the grant, and policy may ask for it' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l for -d 'For how long you need it, if it needs approval, as in 1h or 30m [default: 1h, or the most]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l tool -d 'Only for this tool, if it needs approval; may be given several times [default: all]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l wait -d 'How long to wait for an approval; 0s not at all [default: as long as the request is open]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l server -d 'The control server [default: the one of the last login]' -r
@@ -155,6 +167,16 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcom
 complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -l no-color -d 'Print no colours, as NO_COLOR does'
 complete -c mcpx -n "__fish_mcpx_using_subcommand client; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -l port -d 'The local port that the browser comes back to, where only some are allowed [default: any]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -l no-browser -d 'Do not open a browser'
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -l forget -d 'Forget what you agreed to'
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand authorize" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l reason -d 'A sentence for the record' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand approve" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
@@ -173,6 +195,32 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -l json -d 'Print data a
 complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -l no-color -d 'Print no colours, as NO_COLOR does'
 complete -c mcpx -n "__fish_mcpx_using_subcommand deny" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l reason -d 'Why you need it [default: asked for on a terminal]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l for -d 'For how long you need it, if it needs approval, as in 1h or 30m [default: 1h, or the most]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l tool -d 'Only for this tool, if it needs approval; may be given several times [default: all]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l from -d 'Not before: a time such as 2026-11-20T15:00:00Z, or a span from now on such as 2h' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l extend -d 'Let a grant live longer [default: the one that you have]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l wait -d 'Wait for the decision, for so long at most [default: as long as the request is open]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand grants" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand grants" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand grants" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand grants" -l all -d 'List those that are over as well'
+complete -c mcpx -n "__fish_mcpx_using_subcommand grants" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand grants" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand grants" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand grants" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l grant -d 'A grant as `mcpx grants` shows it; the beginning is enough' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l subject -d 'Every grant of somebody: their id, e-mail address or name at the issuer' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l connection -d 'Every grant for a connection' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l all-of -d 'Every grant of the members of a group' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l reason -d 'A sentence for the record' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand revoke" -l server -d 'The control server [default: the one of the last login]' -r
@@ -267,6 +315,7 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l home -d 'Where login
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l server -d 'The control server [default: the one of the last login]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l check -d 'Check the configuration and the policies, then end'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l hash-password -d 'Read a password from stdin and print what `[local_issuer]` keeps of it, then end'
+complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l rotate-keys -d 'Let another key sign grants from now on, on the server that runs with this configuration or, without one, at its next start; then end. Sessions go on'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l json -d 'Print data and errors as JSON'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l no-color -d 'Print no colours, as NO_COLOR does'

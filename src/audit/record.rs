@@ -353,6 +353,27 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "none_left")]
         left: u32,
     },
+    /// A user agreed that the gateway uses an MCP server in their name.
+    ConsentGiven {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// Who agreed.
+        subject: SubjectId,
+    },
+    /// A user took that back.
+    ConsentForgotten {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// Who.
+        subject: SubjectId,
+    },
+    /// What calls of a connection get from now on. Kind and source are in the body.
+    CredentialConfigured {
+        /// The MCP server.
+        connection: ConnectionName,
+        /// A word of ours for the kind, such as `header`.
+        credential: String,
+    },
 }
 
 impl Record {
@@ -517,6 +538,9 @@ pub(super) mod tests {
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"grant_ended","grant":"gr_0000000000000000","subject":"sub_0000000000000000","code":"policy_denied"}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"revocation_enforced","grant":"gr_0000000000000000","streams":3,"millis":12}"#,
         r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"revocation_enforced","grant":"gr_0000000000000000","streams":3,"millis":2000,"left":1}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"consent_given","connection":"crm","subject":"sub_0000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"consent_forgotten","connection":"crm","subject":"sub_0000000000000000"}"#,
+        r#"{"v":1,"at":"2026-11-20T10:00:00Z","kind":"credential_configured","connection":"crm","credential":"id-jag","body":"0000000000000000000000000000000000000000000000000000000000000000"}"#,
     ];
 
     #[test]
@@ -558,10 +582,13 @@ pub(super) mod tests {
             Record::GrantExtended { .. } => 26,
             Record::GrantEnded { .. } => 27,
             Record::RevocationEnforced { .. } => 28,
+            Record::ConsentGiven { .. } => 29,
+            Record::ConsentForgotten { .. } => 30,
+            Record::CredentialConfigured { .. } => 31,
         };
         let seen: std::collections::BTreeSet<usize> =
             STORED.iter().map(|l| name(&Leaf::decode(l.as_bytes()).unwrap().record)).collect();
-        assert_eq!(seen.len(), 29);
+        assert_eq!(seen.len(), 32);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod home;
 pub mod local;
 pub mod login;
 pub mod problem;
+pub mod redirect;
 pub mod relay;
 pub mod remote;
 pub mod requests;

@@ -19,7 +19,7 @@ use super::grant::{ExchangeError, GrantSource, IdentitySource};
 use super::problem::Problem;
 use super::requests::{CutInfo, WantedInfo};
 use super::server::ServerInfo;
-use crate::types::{Clock, Timestamp};
+use crate::types::{Clock, Secret, Timestamp};
 
 /// Somebody, as the server shows them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,27 @@ pub struct ConnectionInfo {
     /// Whether a person has to agree to a grant for it.
     #[serde(default)]
     pub needs_approval: bool,
+}
+
+/// Where a user is asked for consent.
+#[derive(Deserialize)]
+pub struct ConsentAsked {
+    /// The page to open.
+    pub url: String,
+    /// What the browser has to bring back.
+    pub state: String,
+}
+
+/// How a consent stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConsentInfo {
+    /// For which connection.
+    pub connection: String,
+    /// Whether there is one.
+    pub agreed: bool,
+    /// Whether further tokens can be got with it.
+    #[serde(default)]
+    pub renews: bool,
 }
 
 /// One request for a human's yes.
@@ -449,6 +470,52 @@ impl Remote {
     /// [`RemoteError`].
     pub async fn grants(&self) -> Result<Vec<GrantInfo>, RemoteError> {
         self.get("grants", &[]).await
+    }
+
+    /// Asks where to agree that the gateway uses a connection in the caller's name.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn begin_consent(
+        &self,
+        connection: &str,
+        redirect_uri: &str,
+    ) -> Result<ConsentAsked, RemoteError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            redirect_uri: &'a str,
+        }
+        self.post(&["connections", connection, "consent"], &Body { redirect_uri }).await
+    }
+
+    /// Hands over what the browser brought back.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn finish_consent(
+        &self,
+        connection: &str,
+        state: &str,
+        code: &Secret,
+        iss: Option<&str>,
+    ) -> Result<ConsentInfo, RemoteError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            state: &'a str,
+            code: &'a str,
+            iss: Option<&'a str>,
+        }
+        let body = Body { state, code: code.expose(), iss };
+        self.post(&["connections", connection, "consent", "finish"], &body).await
+    }
+
+    /// Takes it back.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub async fn forget_consent(&self, connection: &str) -> Result<ConsentInfo, RemoteError> {
+        let path = ["connections", connection, "consent", "forget"];
+        self.post(&path, &serde_json::Map::new()).await
     }
 
     /// The newest sessions that the caller may see.

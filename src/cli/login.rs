@@ -231,9 +231,19 @@ impl Surroundings {
     }
 }
 
+/// Whether a browser's window would be in front of the user.
+pub(super) fn may_open_browser() -> bool {
+    Surroundings::of_this_process().have_a_browser()
+}
+
 fn open_browser(url: &url::Url) {
-    // The issuer chose this address; anything but a web page could start any program.
-    let Ok(url) = fetch::safe_url(url.as_str()) else { return };
+    open_address(url.as_str());
+}
+
+/// Opens a browser there, if it is a page.
+pub(super) fn open_address(url: &str) {
+    // Somebody else chose this address; anything but a web page could start any program.
+    let Ok(url) = fetch::safe_url(url) else { return };
     std::thread::spawn(move || {
         // The address must be on screen before its window covers it.
         std::thread::sleep(Duration::from_millis(300));

@@ -6,6 +6,7 @@
 
 pub mod approve;
 pub mod audit;
+pub mod authorize;
 pub mod client;
 pub mod connect;
 pub mod context;
@@ -114,6 +115,7 @@ enum Verb {
     Connect(connect::ConnectArgs),
     Exec(exec::ExecArgs),
     Client(client::ClientArgs),
+    Authorize(authorize::AuthorizeArgs),
     Approve(approve::ApproveArgs),
     Deny(deny::DenyArgs),
     Request(request::RequestArgs),
@@ -187,6 +189,7 @@ impl Verb {
             Self::Connect(args) => connect::run(args, context).await,
             Self::Exec(args) => exec::run(args, context).await,
             Self::Client(args) => client::run(args, context).await,
+            Self::Authorize(args) => authorize::run(args, context).await,
             Self::Approve(args) => approve::run(args, context).await,
             Self::Deny(args) => deny::run(args, context).await,
             Self::Request(args) => request::run(args, context).await,

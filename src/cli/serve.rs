@@ -14,6 +14,8 @@ use crate::cli::Context;
 use crate::cli::error::{CliError, Kind};
 use crate::config::{ConfigError, ConnectionSettings, Reach, Settings};
 use crate::control::approvals::ApprovalDesk;
+use crate::control::assertions::AssertionSigner;
+use crate::control::consents::ConsentDesk;
 use crate::control::grants::GrantBook;
 use crate::control::index::Index;
 use crate::control::issuer::{LocalIssuer, password};
@@ -36,6 +38,7 @@ use crate::identity::{IssuerVerifier, Issuers, private_file};
 use crate::mask::Masker;
 use crate::store::Store;
 use crate::types::{Clock, ConnectionName, GrantId};
+use crate::upstream::credential::behalf::Assertions;
 use crate::upstream::http::HttpUpstream;
 use crate::upstream::launch::{self, Launch};
 use crate::upstream::sse::SseUpstream;
@@ -313,10 +316,15 @@ impl Server {
         let Self { settings, listener, store, recorder, reader, clock } = self;
         let head_timeout = settings.head_timeout;
         let parts = Parts { settings, store, recorder, reader, clock, index, pins, public_url };
+        note_credentials(&parts).await?;
+        let vouched = vouching(&parts)?;
+        let desk = consents(&parts)?;
         let (control, gateway, issuer) = parts.wire()?;
         let readiness = Readiness::default();
         let routes =
             router(Arc::clone(&control), Arc::clone(&gateway), issuer.as_ref(), readiness.clone());
+        let asking = desk.map(|desk| desk.router().with_state(Arc::clone(&control)));
+        let routes = routes.merge(vouched).merge(asking.unwrap_or_default());
         let sweeper = tokio::spawn(sweep(Arc::clone(&control), Arc::clone(&gateway)));
 
         if let Some(path) = ready_file {
@@ -490,6 +498,67 @@ impl Parts {
         };
         Ok((Arc::new(control), Arc::new(gateway), issuer))
     }
+}
+
+/// Puts on record what the calls of each connection get.
+async fn note_credentials(parts: &Parts) -> Result<(), CliError> {
+    for connection in &parts.settings.connections {
+        let Some(credential) = connection.reach.credential() else { continue };
+        let record = Record::CredentialConfigured {
+            connection: connection.name.clone(),
+            credential: credential.kind().to_owned(),
+        };
+        let body = json!({ "credential": &**credential.name() }).to_string();
+        let noted = parts.recorder.append(Entry { record, body: Some(body.into()) }).await;
+        noted.map_err(|error| failed("the audit log cannot be written", &error))?;
+    }
+    Ok(())
+}
+
+/// Tries every credential, lets this server vouch for its subjects where one needs that, and
+/// publishes the key.
+fn vouching(parts: &Parts) -> Result<axum::Router, CliError> {
+    let mut needing = Vec::new();
+    for connection in &parts.settings.connections {
+        let Some(credential) = connection.reach.credential() else { continue };
+        if credential.needs_vouching() {
+            needing.push(credential);
+        }
+        let (name, credential) = (connection.name.clone(), credential.clone());
+        tokio::spawn(async move {
+            if let Err(error) = credential.try_now().await {
+                tracing::error!(connection = %name, %error, "calls will be refused: no credential");
+            }
+        });
+    }
+    if needing.is_empty() {
+        return Ok(axum::Router::new());
+    }
+    let path = parts.settings.data_dir.join("keys").join("assertion.key");
+    let clock = Arc::clone(&parts.clock);
+    let signer = AssertionSigner::load_or_create(&path, &parts.public_url, clock)
+        .map_err(|error| failed("the key of assertions cannot be used", &error))?;
+    let routes = signer.router();
+    let signer: Arc<dyn Assertions> = Arc::new(signer);
+    needing.into_iter().for_each(|credential| credential.vouched_for_by(&signer));
+    Ok(routes)
+}
+
+/// Where users agree to what is done in their name, if a connection wants that.
+fn consents(parts: &Parts) -> Result<Option<Arc<ConsentDesk>>, CliError> {
+    let mut wanting = BTreeMap::new();
+    for connection in &parts.settings.connections {
+        let credential = connection.reach.credential();
+        if let Some(credential) = credential.filter(|known| known.consenting().is_some()) {
+            wanting.insert(connection.name.clone(), credential.clone());
+        }
+    }
+    if wanting.is_empty() {
+        return Ok(None);
+    }
+    let seal = seal(&parts.settings.data_dir.join("keys").join("consent.key"))?;
+    let (store, clock) = (parts.store.clone(), Arc::clone(&parts.clock));
+    Ok(Some(Arc::new(ConsentDesk::new(wanting, store, seal, clock))))
 }
 
 fn issuers(

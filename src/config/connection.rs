@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use reqwest::header::HeaderName;
 use serde::Deserialize;
 use toml::Spanned;
 use url::Url;
 
 use super::ConfigError;
+use super::credential::CredentialTable;
 use super::file::{Place, Span};
+use super::secrets::Sources;
 use crate::identity::fetch::is_loopback;
 use crate::types::{ConnectionName, Secret};
 use crate::upstream::backoff::Restart;
-use crate::upstream::credential::{Credential, SecretSource};
+use crate::upstream::credential::Credential;
 use crate::upstream::sandbox::{Mode, Profile, SYSTEM};
 use crate::upstream::stdio::{Keeping, Share};
 
@@ -82,21 +83,12 @@ enum Transport {
 
 const STREAMS: usize = 256;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CredentialTable {
-    header: String,
-    #[serde(default)]
-    prefix: String,
-    from: Spanned<String>,
-}
-
 /// A variable of a child's environment: a text, or where its secret comes from.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum EnvValue {
     Plain(String),
-    From { from: String },
+    From { from: Spanned<String> },
 }
 
 /// A checked connection.
@@ -144,12 +136,24 @@ pub enum Reach {
     },
 }
 
+impl Reach {
+    /// What the gateway adds to calls.
+    pub fn credential(&self) -> Option<&Credential> {
+        match self {
+            Self::Http { credential, .. } | Self::Sse { credential, .. } => credential.as_ref(),
+            Self::Stdio { .. } => None,
+        }
+    }
+}
+
 pub(super) fn check(
     tables: Vec<Spanned<ConnectionTable>>,
     base: &Path,
     secret: &[PathBuf],
-    place: &Place<'_>,
+    sources: &Sources<'_>,
+    issuers: usize,
 ) -> Result<Vec<ConnectionSettings>, ConfigError> {
+    let place = sources.place();
     let mut connections: Vec<ConnectionSettings> = Vec::new();
     for table in tables {
         let at = table.span().start;
@@ -161,8 +165,8 @@ pub(super) fn check(
         }
         let description = table.description.clone();
         let reach = match (&table.url, &table.command) {
-            (Some(_), None) => http(&table, base, place)?,
-            (None, Some(_)) => stdio(&table, base, secret, place)?,
+            (Some(_), None) => http(&table, sources, issuers)?,
+            (None, Some(_)) => stdio(&table, base, secret, sources)?,
             _ => {
                 let what = format!("connection {name} needs either url or command, and not both");
                 return Err(place.error(at, what));
@@ -173,7 +177,12 @@ pub(super) fn check(
     Ok(connections)
 }
 
-fn http(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reach, ConfigError> {
+fn http(
+    table: &ConnectionTable,
+    sources: &Sources<'_>,
+    issuers: usize,
+) -> Result<Reach, ConfigError> {
+    let place = sources.place();
     let Some(url) = &table.url else { return Err(place.error(0, "url is missing")) };
     let at = url.span().start;
     let url = url.get_ref();
@@ -200,16 +209,9 @@ fn http(table: &ConnectionTable, base: &Path, place: &Place<'_>) -> Result<Reach
     }
     let credential = match &table.credential {
         None => None,
-        Some(credential) => {
-            let at = credential.span().start;
-            let given = credential.get_ref();
-            let header = given
-                .header
-                .parse::<HeaderName>()
-                .map_err(|_| place.error(at, format!("{:?} is no header name", given.header)))?;
-            let from =
-                source(&table.name, given.from.get_ref(), base, place, given.from.span().start)?;
-            Some(Credential { header, prefix: given.prefix.clone(), from })
+        Some(given) => {
+            let checked = given.get_ref().checked(given.span().start, sources, issuers);
+            Some(checked.map_err(|error| of(&table.name, error))?)
         }
     };
     let url = url.clone();
@@ -237,8 +239,9 @@ fn stdio(
     table: &ConnectionTable,
     base: &Path,
     secret: &[PathBuf],
-    place: &Place<'_>,
+    sources: &Sources<'_>,
 ) -> Result<Reach, ConfigError> {
+    let place = sources.place();
     let Some(command) = &table.command else { return Err(place.error(0, "command is missing")) };
     let at = command.span().start;
     if let Some(credential) = &table.credential {
@@ -261,15 +264,16 @@ fn stdio(
         .ok_or_else(|| place.error(at, format!("there is no program {program:?}")))?;
     let mut environment = Vec::new();
     for (name, value) in &table.env {
-        let at = value.span().start;
         let secret = match value.get_ref() {
             EnvValue::Plain(text) => Secret::new(text.clone()),
-            EnvValue::From { from } => match source(&table.name, from, base, place, at)? {
-                SecretSource::Fixed(secret) => secret,
-                SecretSource::File(path) => {
-                    Secret::new(super::read(&path)?.trim_end_matches(['\n', '\r']).to_owned())
-                }
-            },
+            EnvValue::From { from } => {
+                let read = sources.source(from).map_err(|error| of(&table.name, error))?.read_now();
+                let at = from.span().start;
+                let what = "a process's own secrets are read at start, from env:, file: or \
+                            credential: only";
+                read.map_err(|error| place.error_chain(at, &error))?
+                    .ok_or_else(|| place.error(at, what))?
+            }
         };
         environment.push((name.clone(), secret));
     }
@@ -281,6 +285,17 @@ fn stdio(
     let keeping = Keeping { share, processes, per_subject, restart: table.restart.checked() };
     let arguments = arguments.to_vec();
     Ok(Reach::Stdio { program, arguments, environment, folder, keeping, sandbox })
+}
+
+/// A complaint that names the connection.
+fn of(name: &Spanned<ConnectionName>, error: ConfigError) -> ConfigError {
+    match error {
+        ConfigError::At { file, line, column, what } => {
+            let what = format!("connection {}: {what}", name.get_ref());
+            ConfigError::At { file, line, column, what }
+        }
+        other => other,
+    }
 }
 
 /// What a child may reach. Nothing of what is the server's own may be among it.
@@ -371,31 +386,4 @@ fn find_program(program: &str, base: &Path) -> Option<PathBuf> {
     }
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
-}
-
-fn source(
-    connection: &Spanned<ConnectionName>,
-    text: &str,
-    base: &Path,
-    place: &Place<'_>,
-    at: usize,
-) -> Result<SecretSource, ConfigError> {
-    if let Some(name) = text.strip_prefix("env:") {
-        #[expect(clippy::disallowed_methods, reason = "config is where the environment is read")]
-        let value = std::env::var(name);
-        return value.map(|value| SecretSource::Fixed(Secret::new(value))).map_err(|_| {
-            let what = format!(
-                "connection {}: the environment variable {name} is not set, or not text",
-                connection.get_ref()
-            );
-            place.error(at, what)
-        });
-    }
-    if let Some(path) = text.strip_prefix("file:") {
-        let path = base.join(path);
-        // Read at each use; a file that is not there now is a mistake to be told of now.
-        super::read(&path)?;
-        return Ok(SecretSource::File(path));
-    }
-    Err(place.error(at, "a secret comes from \"env:NAME\" or \"file:PATH\""))
 }

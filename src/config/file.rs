@@ -11,6 +11,7 @@ use url::Url;
 
 use super::ConfigError;
 use super::connection::ConnectionTable;
+use super::secrets::{AwsTable, AzureTable, VaultTable};
 use super::trust::TrustTable;
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
@@ -41,6 +42,9 @@ pub(super) struct File {
     pub(super) streams: Streams,
     #[serde(default)]
     pub(super) connection: Vec<Spanned<ConnectionTable>>,
+    pub(super) vault: Option<Spanned<VaultTable>>,
+    pub(super) aws: Option<Spanned<AwsTable>>,
+    pub(super) azure: Option<Spanned<AzureTable>>,
 }
 
 #[derive(Deserialize)]

@@ -5,8 +5,10 @@
 //! as the settings types of the modules concerned.
 
 mod connection;
+mod credential;
 mod file;
 mod possession;
+mod secrets;
 mod trust;
 
 use std::net::SocketAddr;
@@ -175,7 +177,9 @@ impl Settings {
         secret.extend(tls.as_ref().map(|tls| connection::real(&tls.key)));
         let lookups = issuers.iter().filter_map(|issuer| issuer.group_lookup.as_ref());
         secret.extend(lookups.map(|lookup| connection::real(&lookup.client_secret_file)));
-        let connections = connection::check(file.connection, base, &secret, &place)?;
+        let sources = secrets::Sources::new(base, &place, file.vault, file.aws, file.azure)?;
+        let known = issuers.len() + usize::from(file.local_issuer.is_some());
+        let connections = connection::check(file.connection, base, &secret, &sources, known)?;
         Ok(Self {
             file: path.to_owned(),
             hash: hex(&sha256(text.as_bytes())),

@@ -109,6 +109,109 @@ fn complaints_name_line_and_column() {
     assert!(complaint(&MINIMAL.replace("[[issuer]]", "[other]")).2.contains("other"));
 }
 
+/// A configuration with one connection whose credential has these lines.
+fn credential(lines: &str) -> String {
+    let url = "[[connection]]\nname = \"a\"\nurl = \"https://x.example\"";
+    format!("{MINIMAL}{url}\n[connection.credential]\n{lines}\n")
+}
+
+const VAULT: &str = "[vault]\naddress = \"https://v.example\"\n[vault.approle]\nrole_id = \"r\"\n\
+                     secret_id = \"file:token\"\n";
+const OAUTH: &str = "token_endpoint = \"https://as.example/token\"\nclient_id = \"c\"\n\
+                     client_secret = \"file:token\"\n";
+
+#[test]
+fn credentials_of_every_kind_are_read() {
+    let aws = "[aws]\nregion = \"eu-central-1\"\naccess_key_id = \"file:token\"\n\
+               secret_access_key = \"file:token\"\n";
+    let azure = "[azure]\nvault = \"https://v.vault.azure.net\"\ntenant = \"t\"\n\
+                 client_id = \"c\"\nclient_assertion = \"file:token\"\n";
+    let header = "header = \"X-Key\"\nfrom = ";
+    for (lines, tables, name) in [
+        (
+            format!("{header}\"vault:kv/crm#t\"\ncache = \"10s\""),
+            VAULT,
+            "header x-key from vault:kv/crm#t",
+        ),
+        (format!("{header}\"aws:crm#t\""), aws, "header x-key from aws:crm#t"),
+        (format!("{header}\"azure:crm\""), azure, "header x-key from azure:crm"),
+        (
+            "kind = \"basic\"\nuser = \"u\"\nfrom = \"file:token\"".to_owned(),
+            "",
+            "basic u from file:token",
+        ),
+        (
+            format!("kind = \"client-credentials\"\nscope = \"s\"\n{OAUTH}"),
+            "",
+            "client-credentials of c",
+        ),
+        (
+            format!(
+                "kind = \"id-jag\"\nissuer = \"https://as.example\"\nsubject = \"sub\"\n{OAUTH}"
+            ),
+            "",
+            "id-jag of c",
+        ),
+        (
+            "kind = \"authorization-code\"\nauthorization_endpoint = \"https://as.example/a\"\n\
+             token_endpoint = \"https://as.example/t\"\nclient_id = \"c\""
+                .to_owned(),
+            "",
+            "authorization-code of c",
+        ),
+    ] {
+        let settings = load(&format!("{}{tables}", credential(&lines)))
+            .unwrap_or_else(|error| panic!("{lines}: {error}"));
+        let found = settings.connections[0].reach.credential().unwrap();
+        assert_eq!(&**found.name(), name);
+        assert_eq!(found.needs_vouching(), name.starts_with("id-jag"), "{name}");
+    }
+}
+
+#[test]
+fn complaints_about_credentials_name_what_is_missing_and_quote_no_secret() {
+    let header = "header = \"X-Key\"\nfrom = ";
+    let two = "[[issuer]]\nname = \"b\"\nurl = \"https://b.example\"\n";
+    let jag = format!("kind = \"id-jag\"\nissuer = \"i\"\nsubject = \"sub\"\n{OAUTH}");
+    for (lines, tables, word) in [
+        (format!("{header}\"vault:kv/crm#t\""), "", "[vault]"),
+        (format!("{header}\"aws:crm\""), "", "[aws]"),
+        (format!("{header}\"azure:crm\""), "", "[azure]"),
+        (format!("{header}\"vault:kv\""), VAULT, "vault:mount/path#field"),
+        (format!("{header}\"file:policies\""), "", "file:policies cannot be read"),
+        (format!("{header}\"file:nothing\""), "", "no such file"),
+        (format!("{header}\"credential:a/b\""), "", "plain name"),
+        (format!("{header}\"credential:a\""), "", "CREDENTIALS_DIRECTORY"),
+        ("from = \"file:token\"".to_owned(), "", "needs header"),
+        ("header = \"X-Key\"".to_owned(), "", "needs from"),
+        ("kind = \"basic\"\nfrom = \"file:token\"".to_owned(), "", "needs user"),
+        ("kind = \"basic\"\nprefix = \"x\"".to_owned(), "", "prefix means nothing"),
+        ("kind = \"basic\"\nuser = \"a:b\"\nfrom = \"file:token\"".to_owned(), "", "colon"),
+        (format!("kind = \"id-jag\"\n{OAUTH}"), "", "needs issuer"),
+        (jag, two, "two people"),
+        (
+            format!("kind = \"client-credentials\"\n{}", OAUTH.replace("https", "http")),
+            "",
+            "the token endpoint must be https",
+        ),
+        (format!("kind = \"client-credentials\"\ncache = \"1s\"\n{OAUTH}"), "", "cache means"),
+        (
+            format!("kind = \"client-credentials\"\n{}", OAUTH.replace("client_secret", "scope")),
+            "",
+            "client_assertion",
+        ),
+        (String::new(), &VAULT.replace("https", "http"), "the vault's address must be https"),
+        (String::new(), "[vault]\naddress = \"https://v.example\"\n", "[vault.approle]"),
+        (String::new(), &VAULT.replace("file:token", "vault:a/b#c"), "[vault]"),
+        (String::new(), "[vault]\naddress = \"https://v.example\"\ntoken = \"hunter2\"\n", "token"),
+    ] {
+        let text = if lines.is_empty() { MINIMAL.to_owned() } else { credential(&lines) };
+        let (_, _, what) = complaint(&format!("{text}{tables}"));
+        assert!(what.contains(word), "{lines}{tables}: {what}");
+        assert!(!what.contains("hunter2") && !what.contains("s3cret"), "{what}");
+    }
+}
+
 #[test]
 fn a_missing_file_is_named() {
     let Err(error) = Settings::load(Path::new("/nonexistent/mcpx.toml")) else {

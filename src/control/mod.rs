@@ -25,6 +25,8 @@
 pub mod api;
 pub mod approvals;
 mod asking;
+pub mod assertions;
+pub mod consents;
 pub mod error;
 pub mod exchange;
 pub mod grants;

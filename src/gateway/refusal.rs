@@ -474,6 +474,9 @@ impl Refusal {
         let message = format!("connection {connection}: {error}");
         let mut refusal = Self::upstream(error.code(), message);
         refusal.retry_after = error.retry_after();
+        if refusal.code == "upstream_consent" {
+            refusal.hint = Some(format!("run `mcpx authorize {connection}`, then try again"));
+        }
         (refusal.status, refusal.rpc) = match error {
             UpstreamError::SessionGone => (StatusCode::NOT_FOUND, rpc::INVALID_REQUEST),
             UpstreamError::SessionNeeded

@@ -26,6 +26,8 @@ pub enum Sealed {
     Place,
     /// The `requestState` of a call that waits for a person.
     State,
+    /// What a user agreed to for an MCP server. Never leaves the server, and has a key of its own.
+    Consent,
 }
 
 /// A session or event id that this gateway did not give to this subject for this connection.
@@ -115,6 +117,7 @@ fn bound_to(kind: Sealed, of: Of<'_>) -> Aad<String> {
         Sealed::Event => "event",
         Sealed::Place => "place",
         Sealed::State => "state",
+        Sealed::Consent => "consent",
     };
     // None can hold a blank, so no two of them share a text.
     let Of { subject, connection, session } = of;

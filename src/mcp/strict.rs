@@ -172,7 +172,8 @@ const PARAM_KEYS: &[&str] = &["name", "arguments", "uri", "_meta"];
 
 /// Reads the whole text, which begins with `{`.
 pub(super) fn scan(text: &str, origin: Origin, depth: usize) -> Result<Parts, DecodeError> {
-    let mut scan = Scan { text, origin, open: Vec::new(), parts: Parts::default() };
+    let mut scan =
+        Scan { text, origin, open: Vec::new(), keys: Vec::new(), parts: Parts::default() };
     let mut walker = Walker::new(text, depth);
     loop {
         match walker.token() {
@@ -195,12 +196,18 @@ struct Scan<'a> {
     origin: Origin,
     /// The arrays and objects around the cursor, outermost first.
     open: Vec<Open<'a>>,
+    /// The first few keys of each open object, outermost first. Most objects have no more, and
+    /// for a handful comparing beats hashing.
+    keys: Vec<Cow<'a, str>>,
     parts: Parts,
 }
 
 enum Open<'a> {
     Object {
-        seen: SeenKeys<'a>,
+        /// Where its keys begin among [`Scan::keys`].
+        start: usize,
+        /// Its keys beyond the first few.
+        many: HashSet<Cow<'a, str>>,
         /// The key whose value is being read; none before the first.
         key: Option<Cow<'a, str>>,
         /// Where servers decode loosely: its keys as the laxest of them reads them.
@@ -223,7 +230,9 @@ impl<'a> Scan<'a> {
         match token.kind {
             json::Kind::Key => return self.key(token),
             json::Kind::EndObject | json::Kind::EndArray => {
-                self.open.pop();
+                if let Some(Open::Object { start, .. }) = self.open.pop() {
+                    self.keys.truncate(start);
+                }
                 if let [Open::Object { key: Some(key), .. }] = self.open.as_slice()
                     && let Some(Some(part)) = self.parts.of(key)
                 {
@@ -252,8 +261,8 @@ impl<'a> Scan<'a> {
         }
         match token.kind {
             json::Kind::Object => {
-                let (seen, loose) = (SeenKeys::default(), self.loose());
-                self.open.push(Open::Object { seen, key: None, loose });
+                let (start, loose) = (self.keys.len(), self.loose());
+                self.open.push(Open::Object { start, many: HashSet::new(), key: None, loose });
             }
             json::Kind::Array => self.open.push(Open::Array { count: 0 }),
             _ => {}
@@ -298,9 +307,19 @@ impl<'a> Scan<'a> {
             let value = token.range.end..token.range.end;
             self.parts.members.push(Member { key, escaped: token.escaped, value });
         }
-        let Some(Open::Object { seen, key, loose }) = self.open.last_mut() else { return Ok(()) };
+        let Some(Open::Object { start, many, key, loose }) = self.open.last_mut() else {
+            return Ok(());
+        };
         *key = Some(found.clone());
-        if seen.insert(found.clone()) {
+        let few = self.keys.get(*start..).unwrap_or_default();
+        let twice = few.contains(&found)
+            || if few.len() < FEW_KEYS {
+                self.keys.push(found.clone());
+                false
+            } else {
+                !many.insert(found.clone())
+            };
+        if twice {
             let fault = Fault::DuplicateKey(shortened(&found));
             return Err(self.fault(token.range.start, fault));
         }
@@ -382,25 +401,5 @@ fn fold(key: Cow<'_, str>) -> Cow<'_, str> {
     Cow::Owned(kept.flat_map(char::to_lowercase).collect())
 }
 
-/// Most objects have a handful of keys, for which comparing beats hashing.
+/// How many of an object's keys are compared one by one.
 const FEW_KEYS: usize = 12;
-
-#[derive(Default)]
-struct SeenKeys<'a> {
-    few: Vec<Cow<'a, str>>,
-    many: HashSet<Cow<'a, str>>,
-}
-
-impl<'a> SeenKeys<'a> {
-    /// Whether the key was there already.
-    fn insert(&mut self, key: Cow<'a, str>) -> bool {
-        if self.few.contains(&key) {
-            return true;
-        }
-        if self.few.len() < FEW_KEYS {
-            self.few.push(key);
-            return false;
-        }
-        !self.many.insert(key)
-    }
-}

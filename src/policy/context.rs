@@ -1,5 +1,6 @@
 //! How a call becomes a Cedar request: entities, actions and context.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
@@ -51,7 +52,7 @@ pub(super) struct Question<'a> {
 pub(super) struct Scene {
     principal: EntityUid,
     action: EntityUid,
-    resource: EntityUid,
+    pub(super) resource: EntityUid,
     pub(super) entities: Entities,
 }
 
@@ -193,6 +194,15 @@ fn expression(value: &Value) -> Option<RestrictedExpression> {
             members.iter().filter_map(|(key, value)| Some((key.clone(), expression(value)?))),
         )
         .ok(),
+    }
+}
+
+/// What a value is as Cedar's string, if [`expression`] makes it one.
+pub(super) fn text_of(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(string) => Some(Cow::Borrowed(string)),
+        Value::Number(number) if integer(number).is_none() => Some(Cow::Owned(number.to_string())),
+        _ => None,
     }
 }
 

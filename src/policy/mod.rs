@@ -2,8 +2,8 @@
 //! can give.
 //!
 //! Pure and synchronous; reads no file and no clock. [`call`] is the thing judged, [`set`] the
-//! loaded policies and the decision, [`mediation`] the table of who may send what, [`mod@slice`] which
-//! policies can meet a question, [`context`] how a call becomes a Cedar request, [`approval`] what
+//! loaded policies and the decision, [`mediation`] the table of who may send what, [`mod@slice`] and
+//! [`guard`] which policies can meet a question, [`context`] how a call becomes a Cedar request, [`approval`] what
 //! binds a person's yes to one call, [`connect`] who may have a grant and what binds a yes to one,
 //! [`scope`] what a grant is limited to.
 //!
@@ -14,6 +14,7 @@ pub mod approval;
 pub mod call;
 pub mod connect;
 mod context;
+mod guard;
 pub mod mediation;
 pub mod scope;
 pub mod set;

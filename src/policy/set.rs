@@ -451,8 +451,10 @@ impl PolicySet {
         let slice = self.slices.slice(&self.cedar, question);
         let failed = |error: super::context::ContextError| error.to_string();
         let scene = slice.scene(question).map_err(failed)?;
-        let request = question.request(&scene, facts, slice.reads).map_err(failed)?;
-        Ok(self.authorizer.is_authorized(&request, &slice.policies, &scene.entities))
+        let arguments = question.params.and_then(|params| params.get("arguments"));
+        let met = slice.policies.meeting(&scene.resource, arguments);
+        let request = question.request(&scene, facts, met.reads).map_err(failed)?;
+        Ok(self.authorizer.is_authorized(&request, &met.policies, &scene.entities))
     }
 
     pub(super) fn judge(&self, question: &Question<'_>, facts: &Facts) -> Verdict {

@@ -13,7 +13,8 @@ use cedar_policy::{
 };
 
 use super::call::Target;
-use super::context::{ContextError, Question, Reads, Scene};
+use super::context::{ContextError, Question, Scene};
+use super::guard::Guarded;
 use crate::types::SubjectKind;
 
 /// Slices that are remembered. Who asks for more makes them anew.
@@ -29,9 +30,7 @@ pub(super) struct Slices {
 
 /// Some of the policies, and what questions are put to them.
 pub(super) struct Slice {
-    pub(super) policies: PolicySet,
-    /// What of the circumstances they speak of.
-    pub(super) reads: Reads,
+    pub(super) policies: Guarded,
     /// What has been asked about, by action and target.
     scenes: Mutex<HashMap<(String, Target), Arc<Scene>>>,
 }
@@ -50,8 +49,7 @@ impl std::fmt::Debug for Slice {
 
 impl Slice {
     fn of(policies: PolicySet) -> Self {
-        let text: String = policies.policies().map(ToString::to_string).collect();
-        Self { policies, reads: Reads::of(&text), scenes: Mutex::default() }
+        Self { policies: Guarded::of(policies), scenes: Mutex::default() }
     }
 
     /// What a question of this slice is about.
@@ -199,6 +197,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::context::Reads;
     use crate::policy::mediation::{Row, Shape};
     use crate::policy::{Direction, Facts, Target};
     use crate::types::{ConnectionName, Identity, Subject, SubjectId, SubjectKind, Timestamp};
@@ -237,6 +236,12 @@ mod tests {
         "when { context.now > datetime(\"1969-01-01\") }",
         "when { context has source_ip }",
         "unless { context has \"now\" && context has arguments }",
+        "when { context.arguments has t && context.arguments.t == \"x\" }",
+        "when { context.arguments has t && \"1.5\" == context.arguments.t && context.approved }",
+        "when { context.arguments has t && context.arguments.t > 5 }",
+        "when { context.arguments has \"\\u{74}\" }",
+        "unless { context.arguments has t && context.arguments.t == \"x\" }",
+        "when { context.arguments has t } unless { context.arguments.missing }",
         "when { context has \"\\u{73}ource_ip\" && !(context has \"n\\u{6f}w\") }",
     ];
 
@@ -262,6 +267,10 @@ mod tests {
             connection in prop::sample::select(&["crm", "crm-two"][..]),
             on_tool in any::<bool>(),
             approved in any::<bool>(),
+            arguments in prop::sample::select(&[
+                "", "{}", "null", "7", "\"t\"", r#"{"t":"x"}"#, r#"{"t":"y"}"#, r#"{"t":7}"#,
+                r#"{"t":1.5}"#, r#"{"t":null}"#, r#"{"t":["x"],"u":1}"#, r#"{"u":1,"v":2,"w":3}"#,
+            ][..]),
         ) {
             let all = PolicySet::from_str(&policies.join("\n")).unwrap();
             let subject = Subject {
@@ -276,6 +285,8 @@ mod tests {
             };
             let target =
                 if on_tool { Target::Tool("get".to_owned()) } else { Target::Connection };
+            let params = serde_json::from_str::<serde_json::Value>(arguments).ok();
+            let params = params.map(|arguments| serde_json::json!({ "arguments": arguments }));
             let connection: ConnectionName = connection.parse().unwrap();
             let question = Question {
                 subject: &subject,
@@ -284,7 +295,7 @@ mod tests {
                 groups: Row::of(action, Shape::Request).groups,
                 target: &target,
                 direction: Direction::ClientToServer,
-                params: None,
+                params: params.as_ref(),
                 approved,
             };
             let facts = Facts {
@@ -312,7 +323,9 @@ mod tests {
             for _ in 0..2 {
                 let slice = slices.slice(&all, &question);
                 let scene = slice.scene(&question).unwrap();
-                prop_assert_eq!(&ask(&slice.policies, &scene, slice.reads), &whole);
+                let arguments = params.as_ref().map(|params| &params["arguments"]);
+                let met = slice.policies.meeting(&scene.resource, arguments);
+                prop_assert_eq!(&ask(&met.policies, &scene, met.reads), &whole);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! The audit log itself is not here: it is the folder that [`crate::audit`] owns.
 
 pub mod approvals;
+pub mod consents;
 pub mod customers;
 pub mod grants;
 pub mod index;
@@ -115,6 +116,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
     (5, "workloads", include_str!("migrations/0005_workloads.sql")),
+    (6, "consents", include_str!("migrations/0006_consents.sql")),
     (8, "grants", include_str!("migrations/0008_grants.sql")),
     (11, "log index", include_str!("migrations/0011_index.sql")),
 ];

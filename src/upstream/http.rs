@@ -9,10 +9,10 @@ use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 
-use super::credential::Credential;
+use super::credential::{self, Credential};
 use super::{Answer, Body, Bounds, EventSource, Events, Route, UpstreamError};
 use crate::audit::Durable;
 use crate::mcp::headers;
@@ -58,6 +58,35 @@ impl HttpUpstream {
         route: &Route,
         caller: &HeaderMap,
     ) -> Result<Answer, UpstreamError> {
+        let Some(credential) = &self.credential else {
+            let response = self.send(permit, route, caller, None).await?;
+            return self.answer(response).await;
+        };
+        let subject = &permit.get().call().subject;
+        let value = credential.value(subject).await?;
+        let header = credential.header_name();
+        let sent = self.send(permit, route, caller, Some((header, value.clone()))).await?;
+        if sent.status() != StatusCode::UNAUTHORIZED {
+            return self.answer(sent).await;
+        }
+        // A server that says 401 has not acted. What was rotated is sent once more, as it is now.
+        let renewed = credential.renew(subject, &value).await;
+        // Where there is none any more, that is the error to tell.
+        let value = credential.value(subject).await?;
+        if !renewed {
+            return self.answer(sent).await;
+        }
+        let response = self.send(permit, route, caller, Some((header, value))).await?;
+        self.answer(response).await
+    }
+
+    async fn send(
+        &self,
+        permit: &Durable<Permit>,
+        route: &Route,
+        caller: &HeaderMap,
+        credential: Option<(&HeaderName, HeaderValue)>,
+    ) -> Result<reqwest::Response, UpstreamError> {
         let method = match permit.get().call().act {
             Act::Message(_) => Method::POST,
             Act::Listen => Method::GET,
@@ -69,26 +98,26 @@ impl HttpUpstream {
             let id = HeaderValue::from_str(id).map_err(|_| UpstreamError::SessionGone)?;
             passed.insert(headers::SESSION_ID, id);
         }
-        if let Some(credential) = &self.credential {
-            passed.insert(credential.header.clone(), credential.value().await?);
+        if let Some((header, value)) = credential {
+            passed.insert(header.clone(), value);
         }
         if let Some(message) = permit.get().call().message() {
             passed.insert(CONTENT_TYPE, HeaderValue::from_static(headers::JSON));
             request = request.body(message.raw().clone());
         }
         let sending = request.headers(passed).send();
-        let response = match tokio::time::timeout(self.bounds.first_byte, sending).await {
-            Err(_) => return Err(UpstreamError::TimedOut { after: self.bounds.first_byte }),
-            Ok(Err(error)) => return Err(broken(&error)),
-            Ok(Ok(response)) => response,
-        };
-        self.answer(response).await
+        match tokio::time::timeout(self.bounds.first_byte, sending).await {
+            Err(_) => Err(UpstreamError::TimedOut { after: self.bounds.first_byte }),
+            Ok(Err(error)) => Err(broken(&error)),
+            Ok(Ok(response)) => Ok(response),
+        }
     }
 
     async fn answer(&self, response: reqwest::Response) -> Result<Answer, UpstreamError> {
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(UpstreamError::CredentialRefused { status: status.as_u16() });
+            let credential = credential::name(self.credential.as_ref());
+            return Err(UpstreamError::CredentialRefused { status: status.as_u16(), credential });
         }
         let content_type = media_type(response.headers());
         let mut answer_headers = returned_headers(response.headers());

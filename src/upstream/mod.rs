@@ -8,6 +8,9 @@
 //! Of children: [`launch`] and [`sandbox`] start one, [`child`] speaks with it, [`desk`] and
 //! [`shared`] know whose its messages are, [`inbox`] hands them over, [`own`] and [`common`] keep them, [`nursery`],
 //! [`seats`] and [`backoff`] bound them, [`witness`] and [`stderr`] put on record what they do.
+//!
+//! Of what the gateway adds to a call: [`credential`] makes it, of what [`secret`] fetches and of
+//! what [`token`] gets from authorization servers.
 
 pub mod backoff;
 mod child;
@@ -22,10 +25,12 @@ mod own;
 mod rewrite;
 pub mod sandbox;
 mod seats;
+pub mod secret;
 mod shared;
 pub mod sse;
 mod stderr;
 pub mod stdio;
+pub mod token;
 pub mod witness;
 
 use std::collections::VecDeque;
@@ -289,8 +294,8 @@ pub enum UpstreamError {
         /// What the operating system said.
         why: String,
     },
-    /// The gateway's own credential is unreadable; nothing was sent.
-    #[error("the connection's credential cannot be read: {0}")]
+    /// The gateway's own credential cannot be had; nothing was sent.
+    #[error("the connection's credential cannot be used: {0}")]
     Credential(#[from] credential::CredentialError),
     /// The connection broke, or the child ended, before the answer was complete.
     #[error("the MCP server broke off: {why}")]
@@ -317,10 +322,12 @@ pub enum UpstreamError {
         limit: usize,
     },
     /// 401 or 403: the server refused the gateway's own credential.
-    #[error("the MCP server refused the gateway's credential (HTTP {status})")]
+    #[error("the MCP server refused the gateway's credential ({credential}; HTTP {status})")]
     CredentialRefused {
         /// The status.
         status: u16,
+        /// The credential, by kind and source, or a word for none.
+        credential: std::sync::Arc<str>,
     },
     /// An answer that is neither JSON nor an event stream.
     #[error("the MCP server answered HTTP {status} with {content_type}, which is not MCP")]
@@ -402,6 +409,7 @@ impl UpstreamError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } | Self::CannotStart { .. } => "upstream_unreachable",
+            Self::Credential(error) if error.wants_consent() => "upstream_consent",
             Self::Credential(_) | Self::CredentialRefused { .. } => "upstream_credential",
             Self::BrokeOff { .. } => "upstream_broke_off",
             Self::TimedOut { .. } => "upstream_timeout",

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
-use super::credential::Credential;
+use super::credential::{self, Credential};
 use super::desk::{Desk, Party, lock};
 use super::http::{self, EventStream};
 use super::inbox::{self, Inbox};
@@ -34,7 +34,7 @@ use super::{Answer, Bounds, EventSource, Incoming, Route, UpstreamError};
 use crate::audit::Durable;
 use crate::mcp::{Kind, Limits, Message, Origin, headers, modern};
 use crate::policy::{Act, Permit};
-use crate::types::{SessionId, SubjectId};
+use crate::types::{SessionId, Subject};
 
 /// One MCP server whose event streams are opened at one URL.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl SseUpstream {
     ) -> Result<Answer, UpstreamError> {
         match &permit.get().call().act {
             Act::Message(message) => {
-                let subject = &permit.get().call().subject.id;
+                let subject = &permit.get().call().subject;
                 self.message(message, route, caller, subject).await
             }
             Act::Listen => {
@@ -97,10 +97,10 @@ impl SseUpstream {
         message: &Message,
         route: &Route,
         caller: &HeaderMap,
-        subject: &SubjectId,
+        subject: &Subject,
     ) -> Result<Answer, UpstreamError> {
         if let Some(session) = self.session(route).await? {
-            let answer = self.exchange(&session, message, caller).await;
+            let answer = self.exchange(&session, message, caller, subject).await;
             if matches!(answer, Err(UpstreamError::SessionGone)) {
                 session.end();
             }
@@ -119,7 +119,7 @@ impl SseUpstream {
             return Err(UpstreamError::SessionNeeded);
         }
         let session = self.open(subject).await?;
-        let (first, inbox) = match self.exchange(&session, message, caller).await? {
+        let (first, inbox) = match self.exchange(&session, message, caller, subject).await? {
             Said::First(first) => *first,
             Said::Accepted => return Ok(empty(StatusCode::ACCEPTED)),
             Said::Nothing => return Ok(stream_end()),
@@ -137,9 +137,10 @@ impl SseUpstream {
         session: &Session,
         message: &Message,
         caller: &HeaderMap,
+        subject: &Subject,
     ) -> Result<Said, UpstreamError> {
         let lost = |_| UpstreamError::BrokeOff { why: "the message was lost".to_owned() };
-        let post = self.post(session, message, caller).await?;
+        let post = self.post(session, message, caller, subject).await?;
         let Kind::Request { .. } = message.kind() else {
             tokio::spawn(post).await.map_err(lost)??;
             lock(&session.desk).withdraw(message);
@@ -174,12 +175,13 @@ impl SseUpstream {
         session: &Session,
         message: &Message,
         caller: &HeaderMap,
+        subject: &Subject,
     ) -> Result<impl Future<Output = Result<(), UpstreamError>> + Send + 'static, UpstreamError>
     {
         let mut passed = http::passed_headers(caller);
         passed.remove(headers::LAST_EVENT_ID);
         passed.insert(CONTENT_TYPE, HeaderValue::from_static(headers::JSON));
-        self.authorize(&mut passed).await?;
+        let used = self.authorize(&mut passed, subject).await?;
         let request = self.client.post(session.endpoint.clone()).headers(passed);
         let sending = request.body(message.raw().clone()).send();
         let after = self.bounds.first_byte;
@@ -192,41 +194,47 @@ impl SseUpstream {
             match response.status() {
                 status if status.is_success() => Ok(()),
                 StatusCode::NOT_FOUND => Err(UpstreamError::SessionGone),
-                status => Err(refused(status, || {
+                status => Err(refused(status, used, || {
                     let why = format!("it refused the message (HTTP {})", status.as_u16());
                     UpstreamError::BrokeOff { why }
-                })),
+                })
+                .await),
             }
         })
     }
 
-    async fn authorize(&self, headers: &mut HeaderMap) -> Result<(), UpstreamError> {
-        if let Some(credential) = &self.credential {
-            headers.insert(credential.header.clone(), credential.value().await?);
-        }
-        Ok(())
+    async fn authorize(
+        &self,
+        headers: &mut HeaderMap,
+        subject: &Subject,
+    ) -> Result<Option<Used>, UpstreamError> {
+        let Some(credential) = &self.credential else { return Ok(None) };
+        let value = credential.value(subject).await?;
+        headers.insert(credential.header_name().clone(), value.clone());
+        Ok(Some(Used { credential: credential.clone(), subject: subject.clone(), value }))
     }
 
     /// Opens a stream and waits until it has named its endpoint.
-    async fn open(&self, subject: &SubjectId) -> Result<Session, UpstreamError> {
+    async fn open(&self, subject: &Subject) -> Result<Session, UpstreamError> {
         self.sessions.lock().await.retain(|_, (_, session)| session.is_open());
-        let place = self.places.take(Some(subject)).map_err(|full| match full {
+        let place = self.places.take(Some(&subject.id)).map_err(|full| match full {
             UpstreamError::TooManyChildren { limit } => UpstreamError::TooManyStreams { limit },
             other => other,
         })?;
         let accept = HeaderValue::from_static(headers::EVENT_STREAM);
         let mut head = HeaderMap::from_iter([(ACCEPT, accept)]);
-        self.authorize(&mut head).await?;
+        let used = self.authorize(&mut head, subject).await?;
         let limit = self.bounds.event_bytes;
         let opening = async {
             let sending = self.client.get(self.url.clone()).headers(head).send();
             let response = sending.await.map_err(|error| http::broken(&error))?;
             let (status, kind) = (response.status(), http::media_type(response.headers()));
             if !status.is_success() || kind.as_deref() != Some(headers::EVENT_STREAM) {
-                return Err(refused(status, || UpstreamError::NotMcp {
+                return Err(refused(status, used, || UpstreamError::NotMcp {
                     status: status.as_u16(),
                     content_type: http::told(kind.as_deref()).to_owned(),
-                }));
+                })
+                .await);
             }
             let mut events = EventStream::of(response, limit);
             let endpoint = endpoint(&self.url, &mut events).await?;
@@ -284,14 +292,30 @@ enum Said {
     Nothing,
 }
 
-/// What a status that is no success means, 401 and 403 apart.
-fn refused(status: StatusCode, other: impl FnOnce() -> UpstreamError) -> UpstreamError {
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            UpstreamError::CredentialRefused { status: status.as_u16() }
-        }
-        _ => other(),
+/// The credential that a request was made with.
+struct Used {
+    credential: Credential,
+    subject: Subject,
+    value: HeaderValue,
+}
+
+/// What a status that is no success means, 401 and 403 apart. After a 401 the credential is made
+/// anew, for the next request: this one was half of an exchange that is over.
+async fn refused(
+    status: StatusCode,
+    used: Option<Used>,
+    other: impl FnOnce() -> UpstreamError,
+) -> UpstreamError {
+    if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return other();
     }
+    if let Some(used) = &used
+        && status == StatusCode::UNAUTHORIZED
+    {
+        let _another = used.credential.renew(&used.subject, &used.value).await;
+    }
+    let credential = credential::name(used.as_ref().map(|used| &used.credential));
+    UpstreamError::CredentialRefused { status: status.as_u16(), credential }
 }
 
 /// Where a stream's first event says that messages go: on the stream's own origin, or nowhere.

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Installs the real parts that the story tests run: `setup.py DEST`.
+"""Installs the real parts that the story tests run: `setup.py DEST`, and what few of them need:
+`setup.py DEST PART`.
 
 Node 22, MCP servers, MCP clients and an OIDC provider come from the npm registry and PyPI, every
 package and its dependencies pinned by version and hash (package-lock.json, requirements*.txt). A
@@ -9,6 +10,8 @@ one another. No install script of any package is run.
 Prints one JSON line: {"dir", "node", "python", "python1", "ci", "missing": {part: reason}}. What cannot be
 installed is named in "missing" with the reason, so that the tests which need it can say why they
 were skipped.
+
+With a PART it prints {"python", "missing": reason} of that part alone.
 
 `setup.py --relock` writes package-lock.json anew after a change of package.json.
 """
@@ -129,6 +132,24 @@ def setup(dest):
     print(json.dumps(found))
 
 
+# Parts that are large and needed by few: each a Python of its own.
+EXTRA = {"secrets": "requirements-secrets.txt"}
+
+
+def extra(dest, part):
+    dest.mkdir(parents=True, exist_ok=True)
+    found = {"python": None, "missing": None}
+    with open(dest / f".lock-{part}", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            pins = EXTRA[part]
+            stamped(dest / part, (pins,), lambda folder: install_venv(folder, pins))
+            found["python"] = str(dest / part / "venv/bin/python")
+        except Missing as reason:
+            found["missing"] = str(reason)
+    print(json.dumps(found))
+
+
 def relock():
     """A lock file that names no host: one line a package, without addresses and advertisements."""
     work = HERE / ".relock"
@@ -153,5 +174,7 @@ if __name__ == "__main__":
         relock()
     elif len(sys.argv) == 2:
         setup(Path(sys.argv[1]).resolve())
+    elif len(sys.argv) == 3 and sys.argv[2] in EXTRA:
+        extra(Path(sys.argv[1]).resolve(), sys.argv[2])
     else:
-        sys.exit("usage: setup.py DEST | --relock")
+        sys.exit("usage: setup.py DEST [PART] | --relock")

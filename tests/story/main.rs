@@ -24,6 +24,7 @@ mod children;
 mod clients;
 mod conformance;
 mod crash;
+mod credentials;
 mod demo;
 mod disk;
 mod faults;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         ("mediation", mediation::STORIES),
         ("hidden", hidden::STORIES),
         ("crash", crash::STORIES),
+        ("credentials", credentials::STORIES),
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),
         ("tools", tools::STORIES),

@@ -471,8 +471,16 @@ fn a_job_never_approves(world: &World) -> anyhow::Result<()> {
     let (idp, ci, ledger) = (world.idp()?, Ci::start()?, world.ledger()?);
     // An operator who means too well: the rule makes jobs leads and administrators.
     let generous = deploy(&ci).replace("[\"ci\"]", "[\"ci\", \"leads\", \"mcp-admins\"]");
-    let server =
-        site(world, &idp, &ledger.url, &generous).policy("transfers.cedar", TRANSFERS).start()?;
+    world.write("server/client-secret", "user")?;
+    let consent = "[connection.credential]\nkind = \"authorization-code\"\n\
+                   authorization_endpoint = \"https://as.example.test/auth\"\n\
+                   token_endpoint = \"https://as.example.test/token\"\nclient_id = \"mcpx\"\n\
+                   client_secret = \"file:client-secret\"\n";
+    let server = site(world, &idp, &ledger.url, &generous)
+        .policy("transfers.cedar", TRANSFERS)
+        .http("crm", &ledger.url)
+        .with(consent)
+        .start()?;
     let alice = Person::logged_in(world, "alice", &server, &idp)?;
     let bob = Person::logged_in(world, "bob", &server, &idp)?;
     let connected = alice.connect("ledger")?;
@@ -501,6 +509,16 @@ fn a_job_never_approves(world: &World) -> anyhow::Result<()> {
     let accept = json!({"connection": "ledger", "kind": "tool", "name": "note", "hash": "00"});
     let answer = raw.post(&format!("{api}/tools/accept"), &token, &accept.to_string())?;
     assert_eq!(answer.json()["error"]["code"], "not_a_person", "{answer:?}");
+    for (step, body) in [
+        ("", json!({"redirect_uri": "http://127.0.0.1:1/callback"})),
+        ("/finish", json!({"state": "s", "code": "c"})),
+        ("/forget", json!({})),
+    ] {
+        let path = format!("{api}/connections/crm/consent{step}");
+        let answer = raw.post(&path, &token, &body.to_string())?;
+        assert_eq!(answer.json()["error"]["code"], "not_a_person", "{step} {answer:?}");
+        assert_eq!(last_code(&server), "not_a_person");
+    }
     assert!(world.executed().is_empty(), "{:?}", world.executed());
     bob.run(&["approve", &id])?.exits(0);
     assert!(!call.finish()?.is_error());

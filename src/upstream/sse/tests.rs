@@ -12,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::types::Secret;
+use crate::types::{Identity, Secret, SubjectId, SubjectKind};
 use crate::upstream::Body;
-use crate::upstream::credential::SecretSource;
+use crate::upstream::secret::{Place, SecretSource};
 
 type Said = mpsc::UnboundedSender<Result<Bytes, Infallible>>;
 
@@ -30,6 +30,8 @@ struct Inner {
     answer: fn(&str) -> String,
     /// Method, path and credential of every request.
     seen: SyncMutex<Vec<String>>,
+    /// The one key that it lets in, if it looks.
+    wants: SyncMutex<Option<&'static str>>,
     streams: SyncMutex<Vec<Said>>,
 }
 
@@ -38,7 +40,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (seen, streams) = (SyncMutex::default(), SyncMutex::default());
-        let state = Arc::new(Inner { begin, answer, seen, streams });
+        let wants = SyncMutex::default();
+        let state = Arc::new(Inner { begin, answer, seen, wants, streams });
         let router = Router::new()
             .route("/sse/{how}", get(open))
             .route("/message/{stream}", post(take))
@@ -48,10 +51,14 @@ impl Server {
     }
 
     fn upstream(&self, how: &str, most: usize) -> SseUpstream {
+        let from = SecretSource::new("env:KEY", Place::Fixed(Secret::new("s3cret")));
+        self.upstream_with(how, most, from)
+    }
+
+    fn upstream_with(&self, how: &str, most: usize, from: SecretSource) -> SseUpstream {
         let url = format!("{}/sse/{how}", self.base).parse().unwrap();
         let header = "x-key".parse().unwrap();
-        let from = SecretSource::Fixed(Secret::new("s3cret"));
-        let credential = Credential { header, prefix: String::new(), from };
+        let credential = Credential::header(header, "", from);
         let bounds =
             Bounds { message_bytes: 2000, event_bytes: 2000, first_byte: Duration::from_secs(20) };
         let client = http::HttpUpstream::client(bounds).unwrap();
@@ -70,10 +77,12 @@ impl Server {
 }
 
 impl Inner {
-    fn note(&self, request: &Request) {
+    /// Notes a request; says whether it is let in.
+    fn note(&self, request: &Request) -> bool {
         let key = request.headers().get("x-key").map_or("no key", |key| key.to_str().unwrap());
         let line = format!("{} {} {key}", request.method(), request.uri().path());
         self.seen.lock().unwrap().push(line);
+        self.wants.lock().unwrap().is_none_or(|wanted| wanted == key)
     }
 }
 
@@ -82,8 +91,8 @@ async fn open(
     Path(how): Path<String>,
     request: Request,
 ) -> Response {
-    state.note(&request);
-    let Some(begin) = (state.begin)(&how) else {
+    let begin = if state.note(&request) { (state.begin)(&how) } else { None };
+    let Some(begin) = begin else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
     let (said, saying) = mpsc::unbounded_channel();
@@ -105,7 +114,9 @@ async fn take(
     Path(stream): Path<usize>,
     request: Request,
 ) -> StatusCode {
-    state.note(&request);
+    if !state.note(&request) {
+        return StatusCode::UNAUTHORIZED;
+    }
     let body = axum::body::to_bytes(request.into_body(), 10_000).await.unwrap();
     let answer = (state.answer)(std::str::from_utf8(&body).unwrap());
     match state.streams.lock().unwrap().get(stream) {
@@ -167,8 +178,13 @@ fn route(protocol_session: Option<String>) -> Route {
     Route { session: SessionId::generate().unwrap(), protocol_session }
 }
 
+fn somebody() -> Subject {
+    let identity = Identity { issuer: "i".into(), sub: "s".into(), email: None, groups: vec![] };
+    Subject { id: SubjectId::generate().unwrap(), kind: SubjectKind::Person, identity }
+}
+
 async fn initialize(upstream: &SseUpstream) -> Result<Route, UpstreamError> {
-    let (hello, somebody) = (request(0, "initialize"), SubjectId::generate().unwrap());
+    let (hello, somebody) = (request(0, "initialize"), somebody());
     let answer = upstream.message(&hello, &route(None), &HeaderMap::new(), &somebody).await?;
     assert!(matches!(answer.body, Body::Decoded(_)), "{answer:?}");
     Ok(route(Some(answer.headers[headers::SESSION_ID].to_str().unwrap().to_owned())))
@@ -180,7 +196,7 @@ async fn send(
     message: &Message,
 ) -> Result<Answer, UpstreamError> {
     let caller = HeaderMap::new();
-    let somebody = SubjectId::generate().unwrap();
+    let somebody = somebody();
     let sent = upstream.message(message, route, &caller, &somebody);
     tokio::time::timeout(Duration::from_secs(60), sent).await.expect("it hangs")
 }
@@ -210,6 +226,29 @@ async fn a_session_is_a_stream_and_the_credential_goes_on_both_ways() {
     );
     upstream.end_session(&route.session).await;
     send(&upstream, &route, &request(2, "ping")).await.expect("it is another session's");
+}
+
+#[tokio::test]
+async fn a_credential_that_was_rotated_mends_the_next_request() {
+    let server = Server::start(well, by_method).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    let rotate = |key: &'static str| {
+        std::fs::write(&file, key).unwrap();
+        *server.state.wants.lock().unwrap() = Some(key);
+    };
+    rotate("one");
+    let from = SecretSource::new("file:key", Place::File(file.clone()));
+    let from = from.kept_for(Some(Duration::from_secs(60)));
+    let upstream = server.upstream_with("well", 2, from);
+    let route = initialize(&upstream).await.unwrap();
+    rotate("two");
+    let refused = send(&upstream, &route, &request(1, "ping")).await.unwrap_err();
+    assert!(refused.to_string().contains("file:key"), "{refused}");
+    assert_eq!(refused.code(), "upstream_credential");
+    let answer = send(&upstream, &route, &request(2, "slow")).await.unwrap();
+    assert!(matches!(answer.body, Body::Stream(_)), "{answer:?}");
+    initialize(&upstream).await.unwrap();
 }
 
 #[tokio::test]

@@ -22,8 +22,7 @@ pub struct Parts {
 impl Parts {
     /// Installs what is missing into `target/parts`; done in milliseconds when all is there.
     pub fn install() -> Self {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("parts");
-        let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts/setup.py");
+        let (target, setup) = (target(), setup());
         // What is still missing after this is named by the setup, or by the story that needs it.
         for (check, packages) in [
             ("python3 -c 'import ensurepip, venv'", &["python3", "python3-venv"][..]),
@@ -91,6 +90,26 @@ impl Parts {
         self.ci.as_deref().ok_or_else(|| self.skip("ci"))
     }
 
+    /// The Python of a part that few stories need, installed when the first of them asks.
+    ///
+    /// # Errors
+    /// [`Skip`] with the reason why there is none.
+    pub fn extra(&self, part: &str) -> Result<PathBuf, Skip> {
+        #[derive(Deserialize)]
+        struct Extra {
+            python: Option<PathBuf>,
+            missing: Option<String>,
+        }
+        let skip = |reason: String| Skip(format!("no {part}: {reason}"));
+        let mut command = Command::new("python3");
+        command.arg(setup()).arg(target()).arg(part);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+        let output = output.map_err(|error| skip(format!("python3 cannot be run: {error}")))?;
+        let extra: Extra = serde_json::from_slice(&output.stdout)
+            .map_err(|error| skip(format!("tests/parts/setup.py failed: {error}")))?;
+        extra.python.ok_or_else(|| skip(extra.missing.unwrap_or_default()))
+    }
+
     /// A script of `tests/parts`, where it can find its packages.
     pub fn script(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -105,4 +124,12 @@ impl Parts {
         let reason = self.missing.get(part).map_or("was not installed", String::as_str);
         Skip(format!("no {part}: {reason}"))
     }
+}
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("parts")
+}
+
+fn setup() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts/setup.py")
 }

@@ -222,11 +222,52 @@ pub struct Identity {
     pub groups: Vec<String>,
 }
 
+/// What a subject is, by the way it came in.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectKind {
+    /// Somebody who logged in.
+    #[default]
+    Person,
+    /// A job or a service that showed its own token. It never speaks for a person: it approves
+    /// nothing.
+    Workload {
+        /// The trust rule that let it in.
+        rule: String,
+    },
+}
+
+impl SubjectKind {
+    /// Whether this is somebody who logged in.
+    pub fn is_person(&self) -> bool {
+        *self == Self::Person
+    }
+
+    /// The trust rule that let a workload in.
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            Self::Person => None,
+            Self::Workload { rule } => Some(rule),
+        }
+    }
+
+    /// The word for it, as policies and the API have it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Person => "person",
+            Self::Workload { .. } => "workload",
+        }
+    }
+}
+
 /// A verified identity: a person or a workload, known to the control server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Subject {
     /// The opaque id under which the log knows this subject.
     pub id: SubjectId,
+    /// Whether it is a person.
+    #[serde(default, skip_serializing_if = "SubjectKind::is_person")]
+    pub kind: SubjectKind,
     /// Who the issuer says this is.
     #[serde(flatten)]
     pub identity: Identity,

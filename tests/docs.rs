@@ -23,8 +23,10 @@ fn root() -> &'static Path {
 fn pages() -> Vec<(PathBuf, String)> {
     let top = fs::read_dir(root()).unwrap();
     let docs = fs::read_dir(root().join("docs")).unwrap();
+    let identity = fs::read_dir(root().join("docs/identity")).unwrap();
     let pages: Vec<_> = top
         .chain(docs)
+        .chain(identity)
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
@@ -79,6 +81,36 @@ fn the_example_can_be_served() {
     assert!(good.status.success(), "{good:?}");
     let without = check(None);
     assert!(String::from_utf8_lossy(&without.stderr).contains("CRM_TOKEN"), "{without:?}");
+}
+
+/// Every block that begins with a word, in a language, of a page.
+fn blocks(text: &str, language: &str, first: &str) -> Vec<String> {
+    let start = format!("```{language}\n");
+    let blocks = text.split(&start).skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.filter(|block| block.starts_with(first)).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_trust_rules_shown_can_be_served() {
+    let text = fs::read_to_string(root().join("docs/identity/workloads.md")).unwrap();
+    let shown = blocks(&text, "toml", "[trust.");
+    assert!(shown.len() >= 5, "found only {}", shown.len());
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies).unwrap();
+    let cedar = blocks(&text, "cedar", "permit");
+    assert_eq!(cedar.len(), 1);
+    fs::write(policies.join("shown.cedar"), cedar.join("\n")).unwrap();
+    fs::write(folder.path().join("cluster-jwks.json"), "{\"keys\": []}").unwrap();
+    let config = folder.path().join("mcpx.toml");
+    let head = "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\n\
+                [[issuer]]\nname = \"corp\"\nurl = \"https://login.example.com\"\n";
+    fs::write(&config, format!("{head}{}", shown.join("\n"))).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcpx"));
+    let output = command.args(["serve", "--check", "--config"]).arg(&config).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("aks, deploy, gitlab, nightly, spiffe"), "{said}");
 }
 
 /// Each `[[issuer]]` block of the page on identity providers is accepted as it stands.
@@ -137,9 +169,11 @@ fn every_error_code_has_its_line() {
         ("src/identity/dpop.rs", r#"=> "([a-z_]*dpop_[a-z_]+)""#),
         ("src/control/error.rs", r#"Self::new\([^"]*"[a-z_]+", "([a-z_]+)""#),
         ("src/control/exchange.rs", r#"(?:over|invalid)\("([a-z_]+)""#),
-        ("src/control/approvals.rs", r#""(approval_[a-z]+)""#),
+        ("src/control/approvals.rs", r#""(approval_[a-z]+|not_a_person)""#),
         ("src/control/requests.rs", r#""((?:approval|grant|needs|too)_[a-z_]+)"[,)]"#),
         ("src/control/session.rs", r#"unauthenticated\("([a-z_]+)""#),
+        ("src/control/workload.rs", r#""(token_[a-z]+)""#),
+        ("src/identity/trust/mod.rs", r#"=> "(trust_[a-z]+)""#),
         ("src/control/listen.rs", r#"RefusalStage::[A-Za-z]+, "([a-z_]+)""#),
         ("src/identity/possession.rs", r#"=> "([a-z]+(?:_[a-z]+)+)""#),
         ("src/identity/certificate.rs", r#"=> "([a-z_]+)""#),

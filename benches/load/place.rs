@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcpx::broker::grant::{GrantSource, exchange};
+use mcpx::broker::grant::{GrantSource, TokenKind, exchange};
 use mcpx::broker::hold::Hold;
 use mcpx::broker::login::Login;
 use mcpx::broker::server::ServerInfo;
@@ -52,7 +52,18 @@ impl Asker {
         let Self { server, http, id_token, resource } = self;
         let hold = Hold::new(server).expect("a key");
         let now = SystemClock.now_seconds();
-        let given = exchange(server, http, id_token, &hold, resource, None, None, now).await;
+        let given = exchange(
+            server,
+            http,
+            id_token,
+            &TokenKind::Identity,
+            &hold,
+            resource,
+            None,
+            None,
+            now,
+        )
+        .await;
         assert!(given.is_ok_and(|given| given.grant.is_some()), "no grant");
     }
 }

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use url::Url;
 
 use super::grant::{ExchangeError, GrantSource, GrantToken};
+use super::login::LoginError;
 use super::problem::Problem;
 use crate::identity::fetch;
 
@@ -245,6 +246,9 @@ pub fn exchange_problem(error: &ExchangeError) -> Problem {
         ExchangeError::Login(login) if login.needs_login() => {
             Problem::new(StatusCode::FORBIDDEN, "login_needed", chain(error))
                 .hint("run `mcpx login`")
+        }
+        ExchangeError::Login(LoginError::Workload(_)) => {
+            Problem::new(StatusCode::FORBIDDEN, "workload_token", chain(error))
         }
         _ => Problem::new(StatusCode::BAD_GATEWAY, "failure", chain(error)),
     }

@@ -15,12 +15,14 @@ use url::Url;
 use super::hold::{Hold, USE_NONCE};
 use super::login::LoginError;
 use super::server::ServerInfo;
+use crate::identity::dpop::DpopKey;
 use crate::identity::fetch::{self, FetchError};
 use crate::identity::key::KeyError;
 use crate::types::{Clock, GrantId, Secret, SessionId};
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// After a renewal failed while the old token still lives, wait this long before the next.
 const RENEWAL_PAUSE: i64 = 5;
@@ -30,11 +32,38 @@ pub trait IdentitySource: Send + Sync {
     /// A current identity token.
     fn id_token(&self) -> BoxFuture<'_, Result<Secret, LoginError>>;
 
-    /// One that was obtained at most `age` seconds ago, where that can be had.
+    /// One that was obtained at most `age` seconds ago, where that can be had. What is shown anew
+    /// each time, as a job's token is, needs no more than [`Self::id_token`].
     fn recent_id_token(&self, age: i64) -> BoxFuture<'_, Result<Secret, LoginError>> {
         let _any_age = age;
         self.id_token()
     }
+
+    /// What that token is.
+    fn kind(&self) -> TokenKind {
+        TokenKind::Identity
+    }
+
+    /// The key that grants are bound to, and nothing else: none where it may as well be one of
+    /// each grant's own, or a certificate.
+    ///
+    /// # Errors
+    /// [`KeyError`] when none can be made or read.
+    fn key(&self) -> Result<Option<DpopKey>, KeyError> {
+        Ok(None)
+    }
+}
+
+/// What is exchanged for a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// An identity token of an issuer that people log in with.
+    Identity,
+    /// A job's own token.
+    Job {
+        /// The trust rule to take it under; without, the server finds the one that fits.
+        rule: Option<String>,
+    },
 }
 
 /// A grant token and what it is for.
@@ -117,6 +146,7 @@ pub async fn exchange(
     server: &ServerInfo,
     http: &reqwest::Client,
     id_token: &Secret,
+    kind: &TokenKind,
     hold: &Hold,
     resource: &str,
     renew: Option<&Secret>,
@@ -126,9 +156,15 @@ pub async fn exchange(
     let mut form = vec![
         ("grant_type", TOKEN_EXCHANGE),
         ("subject_token", id_token.expose()),
-        ("subject_token_type", ID_TOKEN),
         ("resource", resource),
     ];
+    match kind {
+        TokenKind::Identity => form.push(("subject_token_type", ID_TOKEN)),
+        TokenKind::Job { rule } => {
+            form.push(("subject_token_type", JWT));
+            form.extend(rule.as_deref().map(|rule| ("mcpx_trust", rule)));
+        }
+    }
     form.extend(reason.map(|reason| ("mcpx_reason", reason)));
     form.extend(renew.map(|token| ("mcpx_grant", token.expose())));
     let network = |source| ExchangeError::Network { server: server.server.to_string(), source };
@@ -226,7 +262,8 @@ pub struct Authorization {
 
 /// Keeps one grant alive for one resource: a connection's URL, or the API.
 ///
-/// The key is made here and dies with it, so every source is a grant of its own.
+/// The key is made here and dies with it, so every source is a grant of its own; except that of a
+/// job whose commands have to share one ([`IdentitySource::key`]).
 pub struct GrantSource {
     server: ServerInfo,
     http: reqwest::Client,
@@ -261,7 +298,10 @@ impl GrantSource {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ExchangeError> {
         let network = |source| ExchangeError::Network { server: server.server.to_string(), source };
-        let hold = Hold::new(&server)?;
+        let hold = match identity.key()? {
+            Some(key) => Hold::of_key(key),
+            None => Hold::new(&server)?,
+        };
         let identity_shown = hold.identity().map_err(|error| network(FetchError::Client(error)))?;
         let http = fetch::client_for_as(&server.token_endpoint, identity_shown.as_ref())
             .map_err(network)?;
@@ -401,6 +441,7 @@ impl GrantSource {
             &self.server,
             &self.http,
             &id_token,
+            &self.identity.kind(),
             &self.hold,
             &self.resource,
             renew,

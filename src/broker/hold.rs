@@ -4,7 +4,8 @@
 //!
 //! A certificate may not arrive: something in between ends TLS and hands nothing on. The server
 //! says so, and this falls back to proofs, which pass everything. Both are bound to a key that
-//! never leaves this process, so neither is the weaker one.
+//! never leaves this process, so neither is the weaker one. A job brings its own key, as its token is
+//! bound to the first that used it, and shows proofs only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -23,7 +24,8 @@ pub const USE_NONCE: &str = "use_dpop_nonce";
 /// A nonce that is longer is none.
 const MAX_NONCE: usize = 512;
 
-/// Key and certificate, in this process's memory only. It has no `Debug`.
+/// Key and certificate, in this process's memory only but for a key that a job's commands share. It
+/// has no `Debug`.
 pub struct Hold {
     key: DpopKey,
     certificate: Option<OwnCertificate>,
@@ -47,6 +49,16 @@ impl Hold {
             certificate,
             nonce: RwLock::default(),
         })
+    }
+
+    /// Proofs of this key and nothing else.
+    pub fn of_key(key: DpopKey) -> Self {
+        Self {
+            key,
+            certificate: None,
+            by_certificate: AtomicBool::new(false),
+            nonce: RwLock::default(),
+        }
     }
 
     /// Key and certificate for the TLS client.
@@ -161,6 +173,9 @@ mod tests {
         assert!(!hold.learn(USE_NONCE, &none), "no nonce came along");
         let given = HeaderMap::from_iter([("dpop-nonce".parse().unwrap(), "n1".parse().unwrap())]);
         assert!(hold.learn(USE_NONCE, &given));
+        let own = Hold::of_key(DpopKey::generate().unwrap());
+        assert!(kind(&own) == "DPoP" && own.identity().unwrap().is_none());
+        assert!(!own.learn("certificate_missing", &none));
         let proofs = Hold::new(&server("https://mcpx.example", false)).unwrap();
         assert!(!proofs.learn("certificate_missing", &none), "there is nothing else to try");
     }

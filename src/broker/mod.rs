@@ -6,6 +6,7 @@
 //! | [`credentials`] | tokens at rest: sealed under a keyring's key, or in a private file |
 //! | [`device`] | OpenID Connect with the issuer: discovery, code and browser flow, refresh, revocation |
 //! | [`login`] | the login that many processes share |
+//! | [`workload`] | a job's own token in place of a login |
 //! | [`server`] | what a control server says about itself |
 //! | [`grant`] | identity token and key for a grant token, renewed in time |
 //! | [`hold`] | the key or certificate that a grant is bound to, and how it is shown |
@@ -37,6 +38,7 @@ pub mod remote;
 pub mod requests;
 pub mod server;
 pub mod stdio;
+pub mod workload;
 
 #[cfg(test)]
 mod testing;

@@ -37,6 +37,12 @@ pub struct Me {
     pub id: String,
     /// What to call them.
     pub label: String,
+    /// `person` or `workload`.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// The trust rule that let a workload in.
+    #[serde(default)]
+    pub rule: Option<String>,
     /// The groups that decide what they may do.
     #[serde(default)]
     pub groups: Vec<String>,

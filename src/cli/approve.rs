@@ -34,7 +34,7 @@ pub struct ApproveArgs {
 /// [`CliError`]: no such approval, not for you to decide, or too late.
 pub async fn run(args: ApproveArgs, context: &Context) -> Result<(), CliError> {
     let ui = &context.ui;
-    let remote = context.remote()?;
+    let remote = context.remote().await?;
     let now = context.clock().now();
     let Some(id) = args.id else {
         return list(ui, &remote, args.all, now).await;

@@ -116,7 +116,7 @@ async fn verify_server(context: &Context) -> Result<(), CliError> {
         None => None,
     };
     let spinner = context.ui.spinner("checking every record");
-    let checked = check(&context.remote()?, &key, old.as_ref()).await;
+    let checked = check(&context.remote().await?, &key, old.as_ref()).await;
     drop(spinner);
     let new = checked?;
     remember(&home, &mut remembered, text, &new)?;

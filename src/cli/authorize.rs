@@ -41,7 +41,7 @@ pub struct AuthorizeArgs {
 /// [`CliError`]: not agreed, too late, or the connection wants no consent.
 pub async fn run(args: AuthorizeArgs, context: &Context) -> Result<(), CliError> {
     let ui = &context.ui;
-    let remote = context.remote()?;
+    let remote = context.remote().await?;
     let name = args.connection.as_str();
     if args.forget {
         let answer = remote.forget_consent(name).await?;

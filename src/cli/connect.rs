@@ -14,6 +14,7 @@ use crate::cli::error::CliError;
 use crate::cli::request::{InPlaceArgs, in_place};
 use crate::cli::ui::{FAINT, STRONG, styled};
 use crate::cli::wait::until_told_to_stop;
+use crate::cli::workload::WorkloadArgs;
 use crate::mcp::Limits;
 use crate::types::{ConnectionName, SessionId};
 
@@ -38,6 +39,8 @@ pub struct ConnectArgs {
     reason: Option<String>,
     #[command(flatten)]
     asking: InPlaceArgs,
+    #[command(flatten)]
+    workload: WorkloadArgs,
 }
 
 #[derive(Serialize)]
@@ -53,7 +56,8 @@ struct ConnectJson<'a> {
 /// # Errors
 /// [`CliError`]: no login, no grant, or the port is taken.
 pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
-    let channel = context.channel(&args.connection, args.reason.clone()).map(Arc::new);
+    let channel = context.channel(&args.connection, args.reason.clone(), &args.workload).await;
+    let channel = channel.map(Arc::new);
     if args.stdio {
         let channel = match channel {
             // Whoever gives a reason wants to be asked for; the client's first message waits.
@@ -76,7 +80,8 @@ pub async fn run(args: ConnectArgs, context: &Context) -> Result<(), CliError> {
         Ok(grant) => grant,
         Err(error) => {
             let reason = args.reason.as_deref();
-            in_place(context, &args.connection, reason, &args.asking, error).await?;
+            in_place(context, &args.connection, reason, &args.asking, &args.workload, error)
+                .await?;
             channel.grant().await?
         }
     };
@@ -124,7 +129,8 @@ async fn ready(context: &Context, args: &ConnectArgs, channel: &Channel) -> Resu
     if !matches!(error.problem().code.as_str(), "needs_approval" | "approval_pending") {
         return Ok(());
     }
-    in_place(context, &args.connection, args.reason.as_deref(), &args.asking, error).await
+    let reason = args.reason.as_deref();
+    in_place(context, &args.connection, reason, &args.asking, &args.workload, error).await
 }
 
 /// No grant is waited for here: the client's first message is read meanwhile.

@@ -9,13 +9,16 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::broker::client::Launch;
-use crate::broker::grant::GrantSource;
+use crate::broker::grant::{GrantSource, IdentitySource};
 use crate::broker::home::Home;
 use crate::broker::login::Login;
 use crate::broker::remote::Remote;
+use crate::broker::server::{self, ServerInfo};
+use crate::broker::workload::WorkloadError;
 use crate::broker::{channel::Channel, grant::ExchangeError};
 use crate::cli::error::{CliError, Kind};
 use crate::cli::ui::Ui;
+use crate::cli::workload::{self, WorkloadArgs};
 use crate::types::{Clock, ConnectionName, SystemClock};
 
 /// What every verb is given besides its own arguments.
@@ -72,33 +75,84 @@ impl Context {
         Ok(login)
     }
 
-    /// The API of the server that the user is logged in to.
+    /// Who calls: the job's own token where one was asked for, else the login, else a job's token
+    /// that is found.
     ///
     /// # Errors
-    /// As [`Context::login`].
-    pub fn remote(&self) -> Result<Remote, CliError> {
-        let login = self.login()?;
-        let server = login.server().clone();
-        Ok(Remote::new(&server, Arc::new(login), self.clock())?)
+    /// As [`Context::login`], or why a job's token cannot be shown.
+    pub async fn identity(
+        &self,
+        workload: &WorkloadArgs,
+    ) -> Result<(ServerInfo, Arc<dyn IdentitySource>), CliError> {
+        // A job may have nowhere to write, and then has no login either.
+        let home = self.home();
+        let found = if workload.is_asked_for() {
+            workload.find()??
+        } else {
+            let kept = match &home {
+                Ok(home) => Login::load(home, self.clock())?.is_some(),
+                Err(_) => false,
+            };
+            if kept || workload.is_off() {
+                let login = self.login()?;
+                return Ok((login.server().clone(), Arc::new(login)));
+            }
+            match workload.find()? {
+                Ok(found) => found,
+                Err(WorkloadError::None { looked }) => {
+                    return Err(home.err().unwrap_or_else(|| workload::nobody(&looked)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let server = match (&self.server, &home) {
+            (Some(server), _) => server.clone(),
+            (None, Ok(home)) => self.server_to_log_in_to(home)?,
+            (None, Err(_)) => {
+                return Err(CliError::new(Kind::Usage, "which server?")
+                    .hint("set MCPX_SERVER to its URL, or give --server"));
+            }
+        };
+        let info = server::fetch(&server).await?;
+        let home = home.ok();
+        let job = found.workload(info.server.as_str(), home.as_ref().map(Home::path));
+        Ok((info, Arc::new(job)))
+    }
+
+    /// The API of the server, for whoever calls.
+    ///
+    /// # Errors
+    /// As [`Context::identity`].
+    pub async fn remote(&self) -> Result<Remote, CliError> {
+        self.remote_as(&WorkloadArgs::of_environment()?).await
+    }
+
+    /// The API of the server, for whom a verb's own options say.
+    ///
+    /// # Errors
+    /// As [`Context::identity`].
+    pub async fn remote_as(&self, workload: &WorkloadArgs) -> Result<Remote, CliError> {
+        let (server, identity) = self.identity(workload).await?;
+        Ok(Remote::new(&server, identity, self.clock())?)
     }
 
     /// A way to one connection.
     ///
     /// # Errors
-    /// As [`Context::login`].
-    pub fn channel(
+    /// As [`Context::identity`].
+    pub async fn channel(
         &self,
         connection: &ConnectionName,
         reason: Option<String>,
+        workload: &WorkloadArgs,
     ) -> Result<Channel, CliError> {
-        let login = self.login()?;
-        let server = login.server().clone();
+        let (server, identity) = self.identity(workload).await?;
         let base = server.server.as_str().trim_end_matches('/');
         let resource = format!("{base}/mcp/{connection}");
         let url = Url::parse(&resource).map_err(|error| {
             CliError::failure(format!("{resource} is not a URL")).caused_by(Some(&error))
         })?;
-        let source = GrantSource::new(server, Arc::new(login), resource, reason, self.clock())
+        let source = GrantSource::new(server, identity, resource, reason, self.clock())
             .map_err(|error: ExchangeError| CliError::from(error))?;
         Ok(Channel::new(url, source)?)
     }

@@ -24,7 +24,7 @@ pub struct DenyArgs {
 /// # Errors
 /// [`CliError`]: no such approval, not for you to decide, or too late.
 pub async fn run(args: DenyArgs, context: &Context) -> Result<(), CliError> {
-    let remote = context.remote()?;
+    let remote = context.remote().await?;
     let approval = find(remote.approvals(true).await?, &args.id, "approval", "mcpx approve")?;
     check_open(&approval, context.clock().now())?;
     let decided = remote.decide(&approval.id, Verdict::Deny, args.reason.as_deref()).await?;

@@ -58,8 +58,9 @@ impl Kind {
     /// The kind that an error code of the server's API stands for.
     pub fn of_code(code: &str) -> Self {
         match code {
-            "login_needed" => Self::LoginNeeded,
-            "policy_denied" | "forbidden" | "grant_scope" => Self::Denied,
+            "login_needed" | "workload_token" => Self::LoginNeeded,
+            "policy_denied" | "forbidden" | "grant_scope" | "not_a_person" => Self::Denied,
+            code if code.starts_with("trust_") => Self::Denied,
             "needs_approval" => Self::Approval,
             "grant_expired" | "grant_revoked" | "grant_unknown" | "grant_not_begun" => Self::Grant,
             "unreachable" => Self::Network,

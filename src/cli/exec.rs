@@ -8,6 +8,7 @@ use crate::broker::{exec, relay};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::request::{InPlaceArgs, in_place};
+use crate::cli::workload::WorkloadArgs;
 use crate::mcp::Limits;
 use crate::types::ConnectionName;
 
@@ -15,6 +16,9 @@ use crate::types::ConnectionName;
 ///
 /// The connection is open for as long as the command runs. The command keeps stdin, stdout and
 /// stderr, is sent every signal, and its exit code is this one's (128 + n after signal n).
+///
+/// Without a login a CI job shows its own token: that of GitHub Actions, GitLab, Kubernetes, Azure
+/// or SPIFFE, or any file or variable. The server lets it in under a trust rule.
 #[derive(clap::Args, Debug)]
 pub struct ExecArgs {
     /// The connection, as `mcpx ls` shows it
@@ -25,6 +29,8 @@ pub struct ExecArgs {
     reason: Option<String>,
     #[command(flatten)]
     asking: InPlaceArgs,
+    #[command(flatten)]
+    workload: WorkloadArgs,
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, last = true)]
     command: Vec<OsString>,
@@ -38,11 +44,12 @@ pub async fn run(args: ExecArgs, context: &Context) -> Result<(), CliError> {
     let [program, rest @ ..] = args.command.as_slice() else {
         return Err(CliError::new(crate::cli::error::Kind::Usage, "no command"));
     };
-    let channel = Arc::new(context.channel(&args.connection, args.reason.clone())?);
+    let reason = args.reason.clone();
+    let channel = Arc::new(context.channel(&args.connection, reason, &args.workload).await?);
     // A command that could reach nothing is not started.
     if let Err(error) = channel.grant().await {
         let reason = args.reason.as_deref();
-        in_place(context, &args.connection, reason, &args.asking, error).await?;
+        in_place(context, &args.connection, reason, &args.asking, &args.workload, error).await?;
         channel.grant().await?;
     }
     let keeper = Arc::clone(&channel);

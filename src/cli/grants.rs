@@ -23,7 +23,7 @@ pub struct GrantsArgs {
 pub async fn run(args: GrantsArgs, context: &Context) -> Result<(), CliError> {
     let ui = &context.ui;
     let spinner = ui.spinner("asking the server");
-    let grants = context.remote()?.grants().await;
+    let grants = context.remote().await?.grants().await;
     drop(spinner);
     let mut grants = grants?;
     grants.retain(|grant| args.all || matches!(grant.state.as_str(), "active" | "pending"));

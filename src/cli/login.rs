@@ -14,6 +14,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::text::clean;
 use crate::cli::ui::{GOOD, STRONG, styled};
+use crate::cli::workload::{self, WorkloadArgs};
 use crate::identity::fetch;
 use crate::identity::oidc::LoginKind;
 
@@ -23,6 +24,9 @@ use crate::identity::oidc::LoginKind;
 /// where there is no browser, shows an address and a code; open the address on any device and confirm
 /// the code there. The login is kept in the operating system's keyring and renews itself until its
 /// issuer ends it.
+///
+/// With --workload a job shows its own token once, to see that it is taken. Nothing is kept; other
+/// commands of the job show it by themselves.
 #[derive(clap::Args, Debug)]
 pub struct LoginArgs {
     /// Which of the server's issuers to log in with [default: its first]
@@ -44,6 +48,8 @@ pub struct LoginArgs {
     /// next reboot, or after some days without use
     #[arg(long, conflicts_with = "insecure_file")]
     keyutils: bool,
+    #[command(flatten)]
+    workload: WorkloadArgs,
 }
 
 #[derive(Serialize)]
@@ -66,6 +72,9 @@ struct PageJson<'a> {
 /// # Errors
 /// [`CliError`]: denied, too late, broken off, or the server or issuer is not reached.
 pub async fn run(args: LoginArgs, context: &Context) -> Result<(), CliError> {
+    if args.workload.is_asked_for() {
+        return workload::login(&args.workload, context).await;
+    }
     let ui = &context.ui;
     let home = context.home()?;
     let info = server::fetch(&context.server_to_log_in_to(&home)?).await?;

@@ -14,7 +14,7 @@ pub struct LsArgs {}
 pub async fn run(_args: LsArgs, context: &Context) -> Result<(), CliError> {
     let ui = &context.ui;
     let spinner = ui.spinner("asking the server");
-    let connections = context.remote()?.connections().await;
+    let connections = context.remote().await?.connections().await;
     drop(spinner);
     let connections = connections?;
     if ui.json() {

@@ -30,8 +30,10 @@ pub mod sessions;
 pub mod status;
 pub mod text;
 pub mod tools;
+pub mod trust;
 pub mod ui;
 pub mod wait;
+pub mod workload;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -124,6 +126,7 @@ enum Verb {
     Audit(audit::AuditArgs),
     Policy(policy::PolicyArgs),
     Tools(tools::ToolsArgs),
+    Trust(trust::TrustArgs),
     Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
 }
@@ -197,6 +200,7 @@ impl Verb {
             Self::Audit(args) => audit::run(args, context).await,
             Self::Policy(args) => policy::run(args, context).await,
             Self::Tools(args) => tools::run(args, context).await,
+            Self::Trust(args) => trust::run(args, context).await,
             Self::Serve(args) => serve::run(args, context).await,
             Self::Demo(args) => demo::run(args, context).await,
         }

@@ -33,7 +33,7 @@ pub struct ReplayArgs {
 /// [`CliError`]: no such session, or not yours to see.
 pub async fn run(args: ReplayArgs, context: &Context) -> Result<(), CliError> {
     let ui = &context.ui;
-    let remote = context.remote()?;
+    let remote = context.remote().await?;
     let spinner = ui.spinner("fetching the session");
     let record = match remote.session(&args.session).await {
         Ok(record) => record,

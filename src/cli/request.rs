@@ -13,6 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::text::clean;
 use crate::cli::ui::{GOOD, Ui, WAITING, styled};
+use crate::cli::workload::WorkloadArgs;
 use crate::types::{ConnectionName, Timestamp};
 
 /// Ask for a connection that needs somebody's approval
@@ -40,6 +41,8 @@ pub struct RequestArgs {
     #[arg(long, value_name = "SPAN", num_args = 0..=1, value_parser = parse_span,
           default_missing_value = "8760h")]
     wait: Option<Duration>,
+    #[command(flatten)]
+    workload: WorkloadArgs,
 }
 
 /// For how long and for what a grant is asked for, where it has to be.
@@ -78,7 +81,7 @@ pub enum Begin {
 /// [`CliError`]: policy refuses, or the request was denied, lapsed, or waits still.
 pub async fn run(args: RequestArgs, context: &Context) -> Result<(), CliError> {
     let ui = &context.ui;
-    let remote = context.remote()?;
+    let remote = context.remote_as(&args.workload).await?;
     let reason = match args.reason {
         Some(reason) => reason,
         None => ask_reason(ui, &args.connection)?,
@@ -140,11 +143,12 @@ pub async fn in_place(
     connection: &ConnectionName,
     reason: Option<&str>,
     args: &InPlaceArgs,
+    workload: &WorkloadArgs,
     error: ChannelError,
 ) -> Result<(), CliError> {
     let ui = &context.ui;
     let problem = error.problem();
-    let remote = context.remote()?;
+    let remote = context.remote_as(workload).await?;
     let asked = match problem.code.as_str() {
         "needs_approval" => {
             let reason = match reason {

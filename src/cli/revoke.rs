@@ -43,7 +43,7 @@ pub struct RevokeArgs {
 /// # Errors
 /// [`CliError`]: no such grant, or not yours to revoke.
 pub async fn run(args: RevokeArgs, context: &Context) -> Result<(), CliError> {
-    let remote = context.remote()?;
+    let remote = context.remote().await?;
     let revoked = match args.grant.as_ref().or(args.id.as_ref()) {
         Some(id) => {
             let revoked = one(&remote, id, args.reason.as_deref()).await?;

@@ -35,6 +35,7 @@ use crate::identity::grant::GrantSigner;
 use crate::identity::key::SigningKey;
 use crate::identity::possession::Possession;
 use crate::identity::ring::KeyRing;
+use crate::identity::trust::TrustRules;
 use crate::identity::{IssuerVerifier, Issuers, private_file};
 use crate::mask::Masker;
 use crate::store::Store;
@@ -142,6 +143,7 @@ struct Summary {
     issuers: Vec<String>,
     /// Connections with MCP's own OAuth.
     oauth: Vec<String>,
+    trust: Vec<String>,
     policies: usize,
     policy_dir: String,
 }
@@ -176,6 +178,7 @@ impl Summary {
                 .flat_map(|oauth| &oauth.connections)
                 .map(ToString::to_string)
                 .collect(),
+            trust: settings.trust.iter().map(|rule| rule.name.clone()).collect(),
             policies: settings.policies.len(),
             policy_dir: settings.policy_dir.display().to_string(),
         }
@@ -199,6 +202,9 @@ impl Summary {
         if !self.oauth.is_empty() {
             text.push_str(&format!("\n  oauth        {}", list(&self.oauth)));
         }
+        if !self.trust.is_empty() {
+            text.push_str(&format!("\n  trusts       jobs under {}", list(&self.trust)));
+        }
         for (name, how) in &self.children {
             text.push_str(&format!("\n  {name}: {how}"));
         }
@@ -211,6 +217,7 @@ impl Summary {
             "listen": self.listen,
             "issuers": self.issuers,
             "oauth": self.oauth,
+            "trust": self.trust,
             "connections": self.connections,
             "children": self.children.iter().cloned().collect::<BTreeMap<_, _>>(),
             "policies": self.policies,
@@ -442,6 +449,8 @@ impl Parts {
             }
         };
         let issuers = issuers(settings.issuers, issuer.as_ref())?;
+        let trust = TrustRules::new(settings.trust, &public_url)
+            .map_err(|error| failed("a trust rule cannot be used", &error))?;
         let policies = Arc::new(ArcSwap::from_pointee(settings.policies));
         let masker = settings.masker;
         let (bounds, limits) = (settings.upstream, settings.gateway.limits);
@@ -495,6 +504,7 @@ impl Parts {
         let control = Control {
             public_url,
             issuers,
+            trust,
             signer,
             verifier,
             possession: of_control,

@@ -20,7 +20,7 @@ pub struct SessionsArgs {
 pub async fn run(args: SessionsArgs, context: &Context) -> Result<(), CliError> {
     let ui = &context.ui;
     let spinner = ui.spinner("asking the server");
-    let sessions = context.remote()?.sessions(args.limit).await;
+    let sessions = context.remote().await?.sessions(args.limit).await;
     drop(spinner);
     let sessions = sessions?;
     if ui.json() {

@@ -62,7 +62,7 @@ struct AcceptArgs {
 /// [`CliError`]: not for you to see or accept, or nothing of that name is in quarantine.
 pub async fn run(args: ToolsArgs, context: &Context) -> Result<(), CliError> {
     let ui = &context.ui;
-    let remote = context.remote()?;
+    let remote = context.remote().await?;
     match args.verb {
         ToolsVerb::Ls(args) => {
             let name = args.connection.as_ref().map(ConnectionName::as_str);

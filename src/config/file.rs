@@ -1,5 +1,6 @@
 //! The shape of `mcpx.toml`, and how places in it are named. Unknown keys are errors.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::ConfigError;
 use super::connection::ConnectionTable;
 use super::oauth::OAuthTable;
 use super::secrets::{AwsTable, AzureTable, VaultTable};
+use super::trust::TrustTable;
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
 use crate::identity::fetch::is_loopback;
@@ -24,6 +26,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) issuer: Vec<Spanned<IssuerSettings>>,
     pub(super) local_issuer: Option<LocalIssuerSettings>,
+    #[serde(default)]
+    pub(super) trust: BTreeMap<String, Spanned<TrustTable>>,
     #[serde(default)]
     pub(super) policy: Policy,
     pub(super) masking: Option<Spanned<mask::Rules>>,

@@ -10,6 +10,7 @@ mod file;
 mod oauth;
 mod possession;
 mod secrets;
+mod trust;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,8 +18,10 @@ use std::time::Duration;
 
 pub use self::connection::{ConnectionSettings, Reach};
 use self::file::{File, Place};
+pub use self::trust::Trust;
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
+use crate::identity::trust::Rule;
 use crate::policy::{PolicyError, PolicySet, Source};
 use crate::types::{hex, sha256};
 use crate::{control, gateway, mask, mcp, upstream};
@@ -81,6 +84,8 @@ pub struct Settings {
     pub possession: crate::identity::possession::Settings,
     /// The trusted issuers.
     pub issuers: Vec<IssuerSettings>,
+    /// Whose jobs come in with their own token.
+    pub trust: Vec<Rule>,
     /// The built-in issuer.
     pub local_issuer: Option<LocalIssuerSettings>,
     /// The folder with policies.
@@ -149,6 +154,7 @@ impl Settings {
             issuer.check().map_err(|error| place.error_chain(at, &error))?;
             issuers.push(issuer);
         }
+        let trust = trust::check(file.trust, base, &place)?;
         let masking_at = file.masking.as_ref().map_or(0, |rules| rules.span().start);
         let rules = file.masking.map(toml::Spanned::into_inner).unwrap_or_default();
         let masker =
@@ -187,6 +193,7 @@ impl Settings {
             tls,
             possession,
             issuers,
+            trust,
             local_issuer: file.local_issuer,
             policy_dir,
             policies,

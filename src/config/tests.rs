@@ -296,3 +296,60 @@ fn oauth_is_off_until_the_server_and_a_connection_say_so() {
         assert!(what.contains(word), "{lines}: {what}");
     }
 }
+
+const TRUST: &str = r#"[trust.deploy]
+issuer = "https://ci.example.com"
+groups = ["ci"]
+[trust.deploy.claims]
+project_id = "7"
+"#;
+
+#[test]
+fn trust_rules_are_read_with_their_claims() {
+    use crate::identity::jwks::KeyPlace;
+    let text = format!(
+        "{MINIMAL}{TRUST}protected = true\nruns = 3\nref = [\"main\", {{ glob = \"v*\" }}]\n\
+         kubernetes.io.namespace = \"ci\"\n\"kubernetes.io\".pod.name = {{ glob = [\"a-*\"] }}\n\
+         [trust.other]\nissuer = \"https://k8s.example.com\"\naudience = \"x\"\nmax = \"5m\"\n\
+         jwks_file = \"keys\"\nclaims.sub = \"system:serviceaccount:ci:deploy\"\n"
+    );
+    let Err(error) = load(&text) else { panic!("loaded without its keys") };
+    assert!(error.to_string().contains("keys"), "{error}");
+    let rules = load(&text.replace("\"keys\"", "\"token\"")).unwrap().trust;
+    let [deploy, other] = rules.as_slice() else { panic!("{rules:?}") };
+    assert_eq!((deploy.name.as_str(), &deploy.keys), ("deploy", &KeyPlace::Discovery));
+    let shown = |path: &str| -> Vec<String> {
+        let claim = deploy.claims.iter().find(|claim| claim.path == path).unwrap();
+        claim.accepts.iter().map(crate::identity::trust::Pattern::shown).collect()
+    };
+    assert_eq!(shown("project_id"), ["\"7\""]);
+    assert_eq!(shown("protected"), ["true"]);
+    assert_eq!(shown("runs"), ["3"]);
+    assert_eq!(shown("ref"), ["\"main\"", "glob \"v*\""]);
+    assert_eq!(shown("kubernetes.io.namespace"), ["\"ci\""]);
+    assert_eq!(shown("kubernetes.io.pod.name"), ["glob \"a-*\""]);
+    assert_eq!(other.max, Some(Duration::from_secs(300)));
+    assert_eq!(other.audience, ["x"]);
+}
+
+#[test]
+fn trust_rules_that_are_wrong_are_placed() {
+    for (from, to, word) in [
+        ("project_id = \"7\"", "", "without claims"),
+        ("project_id = \"7\"", "sub = { glob = \"repo:*\" }", "sub alone"),
+        ("project_id = \"7\"", "ref = \"v*\"", "{ glob ="),
+        ("project_id = \"7\"", "ref = { glob = 7 }", "a glob is a text"),
+        ("project_id = \"7\"", "ref = 1.5", "whole number"),
+        ("project_id = \"7\"", "ref = []", "accepts nothing"),
+        ("project_id = \"7\"", "ref = [[{ x = 1 }]]", "a list holds"),
+        ("https://ci", "http://ci", "issuer cannot be used"),
+        ("trust.deploy", "trust.\"De ploy\"", "rule's name"),
+        ("groups", "gruops", "gruops"),
+        ("groups", "algorithms = [\"HS256\"]\ngroups", "symmetric"),
+        ("groups", "algorithms = [\"none\"]\ngroups", "none"),
+    ] {
+        let (line, _, what) = complaint(&format!("{MINIMAL}{}", TRUST.replace(from, to)));
+        assert!(what.contains(word), "{to}: {what}");
+        assert!(line >= 7, "{to}: line {line}");
+    }
+}

@@ -61,6 +61,8 @@ async fn me(State(control): Shared, ApiCaller(subject): ApiCaller) -> Answer {
     Ok(Json(json!({
         "id": subject.id,
         "label": subject.label(),
+        "kind": subject.kind.word(),
+        "rule": subject.kind.rule(),
         "issuer": subject.identity.issuer,
         "groups": subject.identity.groups,
         "auditor": control.is_auditor(&subject),
@@ -242,6 +244,12 @@ async fn accept_tool(
     let connection = connection_name(&what.connection)?;
     if !control.is_operator(&subject) {
         let refusal = ApiError::forbidden("only operators accept definitions");
+        return on_record(&control, Err(refusal.of(&subject.id).at(&connection))).await;
+    }
+    if !subject.kind.is_person() {
+        let message = "only people accept definitions; a job's token accepts nothing";
+        let status = axum::http::StatusCode::FORBIDDEN;
+        let refusal = ApiError::new(status, "access_denied", "not_a_person", message);
         return on_record(&control, Err(refusal.of(&subject.id).at(&connection))).await;
     }
     let kind = match what.kind.as_str() {

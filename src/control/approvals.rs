@@ -167,6 +167,12 @@ impl ApprovalDesk {
         let now = self.clock.now();
         let row = self.store.approval(id).await?.ok_or_else(|| no_approval(id))?;
         let requester = self.store.label(&row.subject).await?;
+        if !by.kind.is_person() {
+            let status = StatusCode::FORBIDDEN;
+            return Err(ApiError::new(status, "access_denied", "not_a_person", ONLY_PEOPLE)
+                .of(&by.id)
+                .at(&row.connection));
+        }
         if let Some(why) = why_not(&row, by, &requester) {
             return Err(ApiError::forbidden(why).of(&by.id).at(&row.connection));
         }
@@ -221,9 +227,14 @@ fn no_approval(id: &ApprovalId) -> ApiError {
 
 /// Why a subject may not decide a request; `None` if they may.
 ///
+/// Only people decide: a yes is a person's judgement, and a job has none, whatever its groups are.
+///
 /// Nobody approves their own call, under whichever of their accounts: an issuer's e-mail address
 /// decides nothing in favour of anybody, but equal addresses are enough to refuse.
 pub fn why_not(row: &ApprovalRow, by: &Subject, requester: &str) -> Option<String> {
+    if !by.kind.is_person() {
+        return Some(ONLY_PEOPLE.to_owned());
+    }
     let same_mailbox =
         by.identity.email.as_deref().is_some_and(|email| email.eq_ignore_ascii_case(requester));
     if row.subject == by.id || same_mailbox {
@@ -236,6 +247,8 @@ pub fn why_not(row: &ApprovalRow, by: &Subject, requester: &str) -> Option<Strin
     }
     None
 }
+
+const ONLY_PEOPLE: &str = "only people decide; a job's token approves and denies nothing";
 
 /// What an approver decides on, of a masked message: its arguments, where they are all that a yes
 /// is bound to, or else all of its parameters that are.

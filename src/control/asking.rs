@@ -39,7 +39,10 @@ impl ApprovalDesk {
             expires = expires.min(ends.map_err(beyond)?);
         }
         let rule = ask.rules.join(", ");
-        let body = json!({ "subject": subject.identity, "wanted": wanted });
+        let mut body = json!({ "subject": subject.identity, "wanted": wanted });
+        if let Some(rule) = subject.kind.rule() {
+            body["trust_rule"] = json!(rule);
+        }
         let record = Record::GrantRequested {
             approval: id.clone(),
             subject: subject.id.clone(),

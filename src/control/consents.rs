@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Extension, Json, Router};
 use futures_util::future::BoxFuture;
@@ -106,6 +107,13 @@ impl ConsentDesk {
             let message = "there is no connection of that name that wants your consent";
             ApiError::not_found(message).hint("`mcpx ls` lists the connections").of(&subject.id)
         };
+        if !subject.kind.is_person() {
+            let message = "only people agree to what is done in their name; a job's token does not";
+            let status = StatusCode::FORBIDDEN;
+            return Err(
+                ApiError::new(status, "access_denied", "not_a_person", message).of(&subject.id)
+            );
+        }
         let name: ConnectionName = name.parse().map_err(|_| unknown())?;
         let facts = Facts {
             now: control.clock.now(),

@@ -33,6 +33,8 @@ pub struct ApiError {
     pub connection: Option<ConnectionName>,
     /// The nonce that the next proof must have (RFC 9449, section 8).
     pub nonce: Option<String>,
+    /// What goes on record besides, and never to the caller.
+    pub inside: Option<String>,
 }
 
 impl ApiError {
@@ -52,6 +54,7 @@ impl ApiError {
             subject: None,
             connection: None,
             nonce: None,
+            inside: None,
         }
     }
 
@@ -121,6 +124,11 @@ impl ApiError {
     /// The record of this refusal, with its sentence masked and cut.
     pub fn entry(&self, stage: RefusalStage, masker: &Masker) -> Entry {
         let message = recordable(&self.message, masker);
+        let inside = self.inside.as_deref().map(|inside| recordable(inside, masker));
+        let body = match inside {
+            None => json!({ "message": message }),
+            Some(inside) => json!({ "message": message, "inside": inside }),
+        };
         Entry {
             record: Record::Refused {
                 stage,
@@ -129,7 +137,7 @@ impl ApiError {
                 connection: self.connection.clone(),
                 session: None,
             },
-            body: Some(json!({ "message": message }).to_string().into()),
+            body: Some(body.to_string().into()),
         }
     }
 

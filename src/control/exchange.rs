@@ -18,6 +18,7 @@ use serde_json::json;
 use super::Control;
 use super::error::ApiError;
 use super::requests::Basis;
+use super::workload::{JWT, Proven};
 use crate::audit::{Entry, Record, RefusalStage};
 use crate::identity::certificate::PeerCertificate;
 use crate::identity::grant::{Confirmation, GrantClaims, GrantDetail, GrantKind};
@@ -30,8 +31,8 @@ const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-/// An API token's life, in seconds.
-pub(super) const API_TTL: i64 = 300;
+/// An API token's life.
+pub(super) const API_TTL: Duration = Duration::from_secs(300);
 /// A reason longer than this, in characters, is refused.
 const LONGEST_REASON: usize = 500;
 
@@ -44,6 +45,7 @@ pub struct ExchangeForm {
     resource: String,
     mcpx_reason: Option<String>,
     mcpx_grant: Option<Secret>,
+    mcpx_trust: Option<String>,
 }
 
 /// `POST /oauth/token`.
@@ -91,20 +93,22 @@ impl Control {
             let status = StatusCode::BAD_REQUEST;
             return Err(ApiError::new(status, "unsupported_grant_type", "bad_request", message));
         }
-        if form.subject_token_type != ID_TOKEN {
-            let message = format!("the subject token's type must be {ID_TOKEN}");
-            return Err(ApiError::bad_request(message));
-        }
         let now = self.clock.now();
         let key = self.key_of(headers, certificate, source, now)?;
-        let verified = self
-            .issuers
-            .verify(form.subject_token.expose(), now.as_second())
-            .await
-            .map_err(|error| refused_identity(&error))?;
-        let subject = self.store.subject(verified.identity, now).await?;
+        let proven = match form.subject_token_type.as_str() {
+            ID_TOKEN => Proven::person(self.logged_in(&form.subject_token, now).await?),
+            JWT => {
+                let rule = form.mcpx_trust.as_deref();
+                self.workload(&form.subject_token, rule, &key, now).await?
+            }
+            _ => {
+                let message = format!("the subject token's type must be {ID_TOKEN} or {JWT}");
+                return Err(ApiError::bad_request(message));
+            }
+        };
+        let subject = &proven.subject;
         if form.resource == self.api_url() {
-            return self.api_token(subject, key, now).await;
+            return self.api_token(proven, key, now).await;
         }
         let connection = self.connection_of(&form.resource).ok_or_else(|| {
             let message = format!("there is no connection at {:?}", form.resource);
@@ -116,11 +120,18 @@ impl Control {
         let from = source.map(|peer| peer.ip());
         match form.mcpx_grant {
             None => {
-                let basis = self.basis(&subject, &connection, reason, from, now).await?;
-                self.new_grant(subject, connection, key, basis, from, now).await
+                let basis = self.basis(subject, &connection, reason, from, now).await?;
+                self.new_grant(proven, connection, key, basis, from, now).await
             }
-            Some(token) => self.renewed_grant(subject, connection, key, &token, from, now).await,
+            Some(token) => self.renewed_grant(proven, connection, key, &token, from, now).await,
         }
+    }
+
+    /// Somebody with an identity token of a trusted issuer.
+    async fn logged_in(&self, token: &Secret, now: Timestamp) -> Result<Subject, ApiError> {
+        let verified = self.issuers.verify(token.expose(), now.as_second()).await;
+        let verified = verified.map_err(|error| refused_identity(&error))?;
+        Ok(self.store.subject(verified.identity, now).await?)
     }
 
     /// The key or certificate that the caller proves at this endpoint.
@@ -162,27 +173,31 @@ impl Control {
 
     async fn api_token(
         &self,
-        subject: Subject,
+        proven: Proven,
         key: Confirmation,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
+        let ends = proven.until(later(now, API_TTL)?);
+        let body = proven.evidence().map(|workload| json!({ "workload": workload }));
+        let subject = proven.subject;
         let record =
             Record::TokenIssued { subject: subject.id.clone(), audience: "api".to_owned() };
-        self.recorder.append(Entry { record, body: None }).await?;
+        let body = body.map(|body| body.to_string().into());
+        self.recorder.append(Entry { record, body }).await?;
         let jti = GrantId::generate().map_err(|error| ApiError::internal(&error))?;
         // Not a grant: the prefix would make it one.
         let jti = jti.as_str().replace(GrantId::PREFIX, "api_");
-        let (issued, expires) = (now.as_second(), now.as_second() + API_TTL);
+        let (issued, expires) = (now.as_second(), ends.as_second());
         let detail = GrantDetail { kind: GrantKind::Api, session: None, connection: None };
         let (kind, life) = (key.token_type(), (issued, expires));
         let token = self.sign(&subject, self.api_url(), &jti, key, life, detail).await?;
         self.sessions.add(jti, Arc::new(subject), expires, issued);
-        Ok(answer(&token, kind, API_TTL, None))
+        Ok(answer(&token, kind, expires - issued, None))
     }
 
     async fn new_grant(
         &self,
-        subject: Subject,
+        proven: Proven,
         connection: ConnectionName,
         key: Confirmation,
         basis: Basis,
@@ -191,7 +206,7 @@ impl Control {
     ) -> Result<serde_json::Value, ApiError> {
         let internal = |error| ApiError::internal(&error);
         let Basis { reason, yes } = basis;
-        let mut ends_at = later(now, self.settings.grant_max)?;
+        let mut ends_at = proven.ends(later(now, self.settings.grant_max)?, now);
         if let Some(yes) = &yes {
             let begins = yes.wanted.from.unwrap_or(now);
             let life = Duration::from_secs(yes.wanted.seconds.unsigned_abs());
@@ -202,7 +217,7 @@ impl Control {
             session: SessionId::generate().map_err(internal)?,
             thumbprint: key.text(),
             issued_at: now,
-            expires_at: later(now, self.settings.grant_ttl)?.min(ends_at),
+            expires_at: proven.until(later(now, self.settings.grant_ttl)?).min(ends_at),
             ends_at,
             revoked_at: None,
             ended_by: None,
@@ -210,19 +225,22 @@ impl Control {
             approval: yes.as_ref().map(|yes| yes.id.clone()),
             approver: None,
             reason,
-            subject,
+            subject: proven.subject.clone(),
             connection,
         };
         if let Some(yes) = &row.approval {
             self.spend(yes, &row.id, now).await?;
         }
-        let body = json!({
+        let mut body = json!({
             "subject": row.subject.identity,
             "reason": row.reason,
             "source": source,
             "tools": row.scope,
             "key": row.thumbprint,
         });
+        if let Some(workload) = proven.evidence() {
+            body["workload"] = workload.clone();
+        }
         let record = Record::GrantIssued {
             grant: row.id.clone(),
             session: row.session.clone(),
@@ -240,13 +258,14 @@ impl Control {
 
     async fn renewed_grant(
         &self,
-        subject: Subject,
+        proven: Proven,
         connection: ConnectionName,
         key: Confirmation,
         token: &Secret,
         source: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<serde_json::Value, ApiError> {
+        let subject = &proven.subject;
         let over = |code, message: &str| {
             ApiError::new(StatusCode::BAD_REQUEST, "invalid_grant", code, message)
                 .hint("connect again to ask for a new grant")
@@ -262,6 +281,7 @@ impl Control {
         let row = self.store.grant(&id).await?;
         let row = row.filter(|row| {
             row.subject.id == subject.id
+                && row.subject.kind == subject.kind
                 && row.connection == connection
                 && claims.sub == subject.id
                 && claims.cnf == key
@@ -273,19 +293,19 @@ impl Control {
             return Err(over("grant_revoked", "the grant has been revoked"));
         }
         self.extended(&mut row, now).await?;
-        if let Err(refusal) = self.still_stands(&subject, &row, source, now).await {
+        if let Err(refusal) = self.still_stands(subject, &row, source, now).await {
             // What policy refuses ends at once; what could not be asked may be asked again.
             let ends = refusal.status == StatusCode::FORBIDDEN;
             return Err(if ends { self.ended(&row, refusal).await } else { refusal });
         }
-        let expires = later(now, self.settings.grant_ttl)?.min(row.ends_at);
+        let expires = proven.until(later(now, self.settings.grant_ttl)?).min(row.ends_at);
         if row.ends_at <= now {
             return Err(over("grant_expired", "the grant cannot be renewed any longer"));
         }
         let record =
             Record::GrantRenewed { grant: id.clone(), subject: subject.id.clone(), expires };
         self.recorder.append(Entry { record, body: None }).await?;
-        if !self.grants.renew(&id, expires, &subject).await? {
+        if !self.grants.renew(&id, expires, subject).await? {
             return Err(over("grant_revoked", "the grant has been revoked"));
         }
         self.grant_token(&row, key, expires, now).await

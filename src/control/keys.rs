@@ -64,7 +64,7 @@ pub async fn tend(control: &Control) -> Result<(), KeysError> {
 
 /// The longest life of any token that is signed here.
 fn longest(control: &Control) -> Duration {
-    let api = Duration::from_secs(API_TTL.unsigned_abs());
+    let api = API_TTL;
     control.settings.grant_ttl.min(control.settings.grant_max).max(api) + LEEWAY
 }
 

@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | [`exchange`] | identity token → grant token (RFC 8693), bound to a key or certificate |
+//! | [`workload`] | a job's own token instead, under a trust rule |
 //! | [`grants`] | grants that are in use, their renewal and revocation |
 //! | [`approvals`] | asking people, and using a yes up |
 //! | [`asking`] | the same for grants |
@@ -41,6 +42,7 @@ pub mod requests;
 pub mod revoke;
 pub mod routes;
 pub mod session;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,6 +60,7 @@ use crate::gateway::slots::Slots;
 use crate::identity::Issuers;
 use crate::identity::grant::{GrantSigner, GrantVerifier};
 use crate::identity::possession::Possession;
+use crate::identity::trust::TrustRules;
 use crate::mask::Masker;
 use crate::policy::PolicySet;
 use crate::store::Store;
@@ -93,6 +96,8 @@ pub struct Control {
     pub public_url: String,
     /// The trusted issuers.
     pub issuers: Issuers,
+    /// Whose jobs come in with their own token.
+    pub trust: TrustRules,
     /// Signs grant tokens.
     pub signer: GrantSigner,
     /// Verifies them.

@@ -85,6 +85,7 @@ impl Control {
             let grant = self.store.grant(id).await?;
             let grant = grant.filter(|grant| {
                 grant.subject.id == subject.id
+                    && grant.subject.kind == subject.kind
                     && grant.connection == connection
                     && grant.revoked_at.is_none()
                     && grant.approval.is_some()

@@ -342,7 +342,7 @@ mod tests {
     use crate::mask::Rules;
     use crate::mcp::{Era, Limits, Message, Origin};
     use crate::policy::{Direction, Transport, Way};
-    use crate::types::{CallId, Identity, Subject};
+    use crate::types::{CallId, Identity, Subject, SubjectKind};
 
     #[test]
     fn a_denial_that_quotes_an_argument_is_recorded_masked() {
@@ -353,7 +353,11 @@ mod tests {
         let call = Call::new(
             CallId::generate().unwrap(),
             SessionId::generate().unwrap(),
-            Arc::new(Subject { id: SubjectId::generate().unwrap(), identity }),
+            Arc::new(Subject {
+                id: SubjectId::generate().unwrap(),
+                kind: SubjectKind::Person,
+                identity,
+            }),
             "crm".parse().unwrap(),
             Way {
                 direction: Direction::ClientToServer,

@@ -6,6 +6,7 @@
 //! takes the gateway two thirds of the time; ES256 is what other clients have.
 
 use std::fmt;
+use std::path::Path;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::Ed25519KeyPair;
@@ -15,8 +16,9 @@ use jsonwebtoken::jwk::{CommonParameters, Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use url::Url;
+use zeroize::Zeroizing;
 
-use super::key::KeyError;
+use super::key::{self, KeyError};
 use crate::types::{RandomError, random};
 
 pub use nonce::Nonces;
@@ -123,7 +125,8 @@ impl DpopError {
     }
 }
 
-/// An Ed25519 key that lives only in this process's memory, for making proofs. It has no `Debug`.
+/// An Ed25519 key for making proofs. It lives in this process's memory only, unless it was asked for
+/// by file. It has no `Debug`.
 pub struct DpopKey {
     private: EncodingKey,
     jwk: Jwk,
@@ -136,15 +139,32 @@ impl DpopKey {
     /// # Errors
     /// [`KeyError`] when none can be made.
     pub fn generate() -> Result<Self, KeyError> {
-        let pkcs8 = Ed25519KeyPair::generate()
-            .and_then(|key| key.to_pkcs8v1())
-            .map_err(|_| KeyError::Unusable)?;
+        Self::of(&new_pair()?)
+    }
+
+    fn of(pair: &Ed25519KeyPair) -> Result<Self, KeyError> {
+        // The first version of PKCS #8, as the JWT library reads no other.
+        let pkcs8 = pair.to_pkcs8v1().map_err(|_| KeyError::Unusable)?;
         let private = EncodingKey::from_ed_der(pkcs8.as_ref());
         let jwk =
             Jwk::from_encoding_key(&private, Algorithm::EdDSA).map_err(|_| KeyError::Unusable)?;
         let jwk = Jwk { common: CommonParameters::default(), algorithm: jwk.algorithm };
         let thumbprint = Thumbprint::of(&jwk)?;
         Ok(Self { private, jwk, thumbprint })
+    }
+
+    /// The key in a private file, for commands that have to share one; makes both when there is
+    /// no file.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the file is not private, not a key, or cannot be made.
+    pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
+        let pkcs8 = key::load_or_create_pkcs8(path, KIND, || {
+            let pkcs8 = new_pair()?.to_pkcs8v1().map_err(|_| KeyError::Unusable)?;
+            Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
+        })?;
+        let not_key = |_| KeyError::NotKey { path: path.display().to_string(), kind: KIND };
+        Self::of(&Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(not_key)?)
     }
 
     /// What a token bound to this key carries as `cnf.jkt`.
@@ -246,6 +266,13 @@ pub fn verify_proof(
     seen.check_nonce(claims.nonce.as_deref(), now)?;
     seen.use_once(key.thumbprint(), &claims.jti, claims.iat, now)?;
     Ok(key.thumbprint().clone())
+}
+
+/// What [`DpopKey`] is, for people.
+const KIND: &str = "Ed25519";
+
+fn new_pair() -> Result<Ed25519KeyPair, KeyError> {
+    Ed25519KeyPair::generate().map_err(|_| KeyError::Unusable)
 }
 
 #[derive(Serialize, Deserialize)]

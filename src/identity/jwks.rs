@@ -5,6 +5,7 @@
 //! fetch happens at most once a minute however many tokens ask for it, one at a time; when it
 //! fails, the keys that are held serve on for a day.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -44,6 +45,19 @@ struct Shared {
 struct Source {
     issuer: String,
     http: reqwest::Client,
+    place: KeyPlace,
+}
+
+/// Where an issuer's keys are found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// Where its discovery document says.
+    #[default]
+    Discovery,
+    /// At a URL that the configuration names.
+    Url(String),
+    /// In a file, for issuers that the server cannot reach.
+    File(PathBuf),
 }
 
 struct Held {
@@ -80,7 +94,12 @@ struct Published {
 impl KeyCache {
     /// Keys fetched from an issuer, by way of its discovery document.
     pub fn fetched(issuer: &str, http: reqwest::Client) -> Self {
-        Self::new(Some(Source { issuer: issuer.to_owned(), http }))
+        Self::found(issuer, KeyPlace::Discovery, http)
+    }
+
+    /// Keys fetched from wherever the configuration says.
+    pub fn found(issuer: &str, place: KeyPlace, http: reqwest::Client) -> Self {
+        Self::new(Some(Source { issuer: issuer.to_owned(), http, place }))
     }
 
     /// Keys that are known from the start, as those of the built-in issuer are.
@@ -189,16 +208,11 @@ impl Attempt {
 
 impl Source {
     async fn fetch(&self) -> Result<Vec<Key>, TokenError> {
-        let base = self.issuer.trim_end_matches('/');
-        let url = format!("{base}/.well-known/openid-configuration");
-        let document: Discovery = self.get(&url).await?;
-        if document.issuer != self.issuer {
-            return Err(self.unusable(format!("it calls itself {:?}", document.issuer)));
-        }
-        if self.issuer.starts_with("https:") && !document.jwks_uri.starts_with("https:") {
-            return Err(self.unusable("its jwks_uri is not https".to_owned()));
-        }
-        let published: Published = self.get(&document.jwks_uri).await?;
+        let published: Published = match &self.place {
+            KeyPlace::Discovery => self.get(&self.discover().await?).await?,
+            KeyPlace::Url(url) => self.get(url).await?,
+            KeyPlace::File(path) => self.read(path)?,
+        };
         let keys: Vec<Key> = published
             .keys
             .into_iter()
@@ -210,6 +224,30 @@ impl Source {
             return Err(self.unusable("it publishes no key that can verify tokens".to_owned()));
         }
         Ok(keys)
+    }
+
+    async fn discover(&self) -> Result<String, TokenError> {
+        let base = self.issuer.trim_end_matches('/');
+        let url = format!("{base}/.well-known/openid-configuration");
+        let document: Discovery = self.get(&url).await?;
+        if document.issuer != self.issuer {
+            return Err(self.unusable(format!("it calls itself {:?}", document.issuer)));
+        }
+        if self.issuer.starts_with("https:") && !document.jwks_uri.starts_with("https:") {
+            return Err(self.unusable("its jwks_uri is not https".to_owned()));
+        }
+        Ok(document.jwks_uri)
+    }
+
+    fn read(&self, path: &Path) -> Result<Published, TokenError> {
+        let unreadable = |why: String| TokenError::IssuerUnreachable {
+            issuer: self.issuer.clone(),
+            why: format!("its keys in {} cannot be read: {why}", path.display()),
+        };
+        let text = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| {
+            self.unusable(format!("{} is not a JSON Web Key Set: {error}", path.display()))
+        })
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> Result<T, TokenError> {

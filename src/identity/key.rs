@@ -22,11 +22,13 @@ pub enum KeyError {
     Unusable,
     /// The file holds something else.
     #[error(
-        "{path} holds no PKCS #8 P-256 private key in PEM; move it away to have a new one made"
+        "{path} holds no PKCS #8 {kind} private key in PEM; move it away to have a new one made"
     )]
     NotKey {
         /// The file.
         path: String,
+        /// The kind of key that belongs there.
+        kind: &'static str,
     },
     /// The list of retired keys cannot be read.
     #[error(
@@ -71,22 +73,16 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError`] when the file is not private, not a key, or cannot be made.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        if let Some(key) = Self::load(path)? {
-            return Ok(key);
-        }
-        let pem = to_pem(&new_pkcs8()?);
-        // Whoever was first won; both processes go on with the key that is on disk.
-        private_file::create(path, pem.as_bytes())?;
-        Self::load(path)?.ok_or_else(|| KeyError::NotKey { path: path.display().to_string() })
+        let pkcs8 = load_or_create_pkcs8(path, KIND, new_pkcs8)?;
+        Self::of_file(path, &pkcs8)
     }
 
     pub(super) fn load(path: &Path) -> Result<Option<Self>, KeyError> {
-        let Some(bytes) = private_file::read(path)?.map(Zeroizing::new) else {
-            return Ok(None);
-        };
-        let not_key = || KeyError::NotKey { path: path.display().to_string() };
-        let pkcs8 = from_pem(&bytes).ok_or_else(not_key)?;
-        Self::from_pkcs8(&pkcs8).map(Some).map_err(|_| not_key())
+        load_pkcs8(path, KIND)?.map(|pkcs8| Self::of_file(path, &pkcs8)).transpose()
+    }
+
+    fn of_file(path: &Path, pkcs8: &[u8]) -> Result<Self, KeyError> {
+        Self::from_pkcs8(pkcs8).map_err(|_| not_key(path, KIND))
     }
 
     fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, KeyError> {
@@ -134,6 +130,35 @@ impl SigningKey {
     pub(super) fn sign_raw(&self, message: &[u8]) -> String {
         jsonwebtoken::crypto::sign(message, &self.private, Algorithm::ES256).unwrap()
     }
+}
+
+/// What [`SigningKey`] is, for people.
+const KIND: &str = "P-256";
+
+fn not_key(path: &Path, kind: &'static str) -> KeyError {
+    KeyError::NotKey { path: path.display().to_string(), kind }
+}
+
+/// The key in a private file, as PKCS #8, or a new one that it holds from now on.
+pub(super) fn load_or_create_pkcs8(
+    path: &Path,
+    kind: &'static str,
+    new: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, KeyError>,
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    if let Some(pkcs8) = load_pkcs8(path, kind)? {
+        return Ok(pkcs8);
+    }
+    let pem = to_pem(&new()?);
+    // Whoever was first won; both processes go on with the key that is on disk.
+    private_file::create(path, pem.as_bytes())?;
+    load_pkcs8(path, kind)?.ok_or_else(|| not_key(path, kind))
+}
+
+fn load_pkcs8(path: &Path, kind: &'static str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
+    let Some(bytes) = private_file::read(path)?.map(Zeroizing::new) else {
+        return Ok(None);
+    };
+    from_pem(&bytes).map(Some).ok_or_else(|| not_key(path, kind))
 }
 
 fn new_pkcs8() -> Result<Zeroizing<Vec<u8>>, KeyError> {

@@ -13,6 +13,7 @@
 //! | [`key`] | a signing key and the private file it lives in | RFC 7518 |
 //! | [`fetch`] | HTTP to issuers: no redirects, capped bodies, https or loopback | |
 //! | [`private_file`] | files that only their owner may read | |
+//! | [`trust`] | which jobs' own tokens are accepted, and what for | RFC 7519, RFC 7523 |
 //!
 //! Nothing here decides what a subject may do, and nothing here talks to an MCP server.
 
@@ -29,6 +30,7 @@ pub mod possession;
 pub mod private_file;
 pub mod ring;
 pub mod signer;
+pub mod trust;
 
 pub use error::{Fault, TokenError};
 pub use oidc::{IssuerSettings, IssuerVerifier, Issuers, VerifiedIdentity};

@@ -28,7 +28,7 @@ impl Binding {
         };
         let text = call.message().and_then(|message| message.params());
         // A map of strings alone always serialises, and in one order (keys are sorted).
-        let bound: Map<String, Value> = [
+        let mut bound: Map<String, Value> = [
             ("v".to_owned(), json!(2)),
             ("subject".to_owned(), json!(call.subject.id)),
             ("connection".to_owned(), json!(call.connection)),
@@ -41,6 +41,11 @@ impl Binding {
         ]
         .into_iter()
         .collect();
+        // Jobs of two rules may share a name at their issuer, and a yes to the one is none to the
+        // other.
+        if let Some(rule) = call.subject.kind.rule() {
+            bound.insert("trust_rule".to_owned(), json!(rule));
+        }
         Self(hex(&sha256(Value::Object(bound).to_string().as_bytes())))
     }
 

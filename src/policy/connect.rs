@@ -65,7 +65,7 @@ impl Wanted {
     /// rules that ask and the policy version.
     pub fn binding(&self, subject: &Subject, connection: &ConnectionName, ask: &Ask) -> Binding {
         // Keys are sorted, so the same grant has the same text.
-        let bound = json!({
+        let mut bound = json!({
             "v": 1,
             "action": "connect",
             "subject": subject.id,
@@ -78,6 +78,10 @@ impl Wanted {
             "policy": ask.policy,
             "rules": ask.rules,
         });
+        // As with calls: a yes to the job of one rule is none to that of another.
+        if let Some(rule) = subject.kind.rule() {
+            bound["trust_rule"] = json!(rule);
+        }
         Binding::from_stored(hex(&sha256(bound.to_string().as_bytes())))
     }
 }
@@ -137,7 +141,7 @@ pub(super) fn max_life(annotation: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
     use crate::policy::{PolicyError, Source};
-    use crate::types::Identity;
+    use crate::types::{Identity, SubjectKind};
 
     fn parse(text: &str) -> Result<PolicySet, PolicyError> {
         PolicySet::parse(&[Source { name: "p.cedar".to_owned(), text: text.to_owned() }])
@@ -160,7 +164,7 @@ mod tests {
             email: None,
             groups: vec![],
         };
-        Subject { id, identity }
+        Subject { id, kind: SubjectKind::Person, identity }
     }
 
     fn facts() -> Facts {
@@ -224,6 +228,12 @@ mod tests {
         }
         let bob = Subject { id: "sub_0000000000000001".parse().unwrap(), ..alice() };
         assert_ne!(wanted.binding(&bob, &crm, &asked), bound);
+        let of = |rule: &str| {
+            let kind = SubjectKind::Workload { rule: rule.to_owned() };
+            wanted.binding(&Subject { kind, ..alice() }, &crm, &asked)
+        };
+        assert_ne!(of("deploy"), bound);
+        assert_ne!(of("deploy"), of("nightly"), "a yes to one job is none to another");
         assert_ne!(wanted.binding(&alice(), &"erp".parse().unwrap(), &asked), bound);
         let newer = Ask { policy: "other".to_owned(), ..asked.clone() };
         assert_ne!(wanted.binding(&alice(), &crm, &newer), bound);

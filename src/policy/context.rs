@@ -85,10 +85,13 @@ impl Question<'_> {
             .iter()
             .map(|group| uid("Group", group))
             .collect::<Result<HashSet<_>, _>>()?;
-        let attributes = HashMap::from([
+        let kind = &self.subject.kind;
+        let mut attributes = HashMap::from([
             ("issuer".to_owned(), text(&self.subject.identity.issuer)),
             ("sub".to_owned(), text(&self.subject.identity.sub)),
+            ("kind".to_owned(), text(kind.word())),
         ]);
+        attributes.extend(kind.rule().map(|rule| ("rule".to_owned(), text(rule))));
         let connection = uid("Connection", self.connection.as_str())?;
         let action = uid("Action", self.action)?;
         let action_groups = self

@@ -15,6 +15,7 @@ use cedar_policy::{
 use super::call::Target;
 use super::context::{ContextError, Question, Scene};
 use super::guard::Guarded;
+use crate::types::SubjectKind;
 
 /// Slices that are remembered. Who asks for more makes them anew.
 const REMEMBERED: usize = 1024;
@@ -76,6 +77,7 @@ impl Slice {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     subject: String,
+    kind: SubjectKind,
     groups: BTreeSet<String>,
     /// The action, if a policy names it, and the groups of actions that it is in.
     action: Option<String>,
@@ -99,6 +101,7 @@ impl Slices {
     pub(super) fn slice(&self, all: &PolicySet, question: &Question<'_>) -> Arc<Slice> {
         let key = Key {
             subject: question.subject.id.as_str().to_owned(),
+            kind: question.subject.kind.clone(),
             groups: question.subject.identity.groups.iter().cloned().collect(),
             action: self.named.get(question.action).cloned(),
             action_groups: question.groups,
@@ -197,7 +200,7 @@ mod tests {
     use crate::policy::context::Reads;
     use crate::policy::mediation::{Row, Shape};
     use crate::policy::{Direction, Facts, Target};
-    use crate::types::{ConnectionName, Identity, Subject, SubjectId, Timestamp};
+    use crate::types::{ConnectionName, Identity, Subject, SubjectId, SubjectKind, Timestamp};
 
     const PRINCIPALS: &[&str] = &[
         "principal",
@@ -272,6 +275,7 @@ mod tests {
             let all = PolicySet::from_str(&policies.join("\n")).unwrap();
             let subject = Subject {
                 id: format!("sub_{subject:016}").parse::<SubjectId>().unwrap(),
+                kind: SubjectKind::Person,
                 identity: Identity {
                     issuer: "i".into(),
                     sub: "s".into(),
@@ -338,6 +342,7 @@ mod tests {
         }
         let all = PolicySet::from_str(&text).unwrap();
         let key = |action: &str| Key {
+            kind: SubjectKind::Person,
             subject: "sub_0000000000000001".to_owned(),
             groups: BTreeSet::from(["g7".to_owned()]),
             action: Some(action.to_owned()),

@@ -6,7 +6,8 @@ use sqlx::sqlite::SqliteRow;
 use super::{Store, StoreError, json, parsed, time};
 use crate::policy::Scope;
 use crate::types::{
-    ApprovalId, ConnectionName, GrantId, Identity, SessionId, Subject, SubjectId, Timestamp,
+    ApprovalId, ConnectionName, GrantId, Identity, SessionId, Subject, SubjectId, SubjectKind,
+    Timestamp,
 };
 
 /// A grant as it is kept.
@@ -67,8 +68,8 @@ impl Store {
     pub async fn insert_grant(&self, grant: &GrantRow) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO grants (id, session, subject, connection, groups, thumbprint, reason,
-                                 issued_at, expires_at, ends_at, scope, approval)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                                 issued_at, expires_at, ends_at, scope, approval, trust_rule)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         )
         .bind(grant.id.as_str())
         .bind(grant.session.as_str())
@@ -82,6 +83,7 @@ impl Store {
         .bind(grant.ends_at.as_millisecond())
         .bind(grant.scope.tools().map(serde_json::to_string).transpose()?)
         .bind(grant.approval.as_ref().map(ApprovalId::as_str))
+        .bind(grant.subject.kind.rule())
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -237,6 +239,10 @@ fn read(row: &SqliteRow) -> Result<GrantRow, StoreError> {
         session: parsed(row.try_get("session")?, "session id")?,
         subject: Subject {
             id: parsed(row.try_get("subject")?, "subject id")?,
+            kind: match row.try_get("trust_rule")? {
+                None => SubjectKind::Person,
+                Some(rule) => SubjectKind::Workload { rule },
+            },
             identity: Identity {
                 issuer: row.try_get("issuer")?,
                 sub: row.try_get("sub")?,

@@ -14,6 +14,7 @@ pub mod oauth;
 pub mod pins;
 pub mod requests;
 mod subjects;
+mod workloads;
 
 use std::path::Path;
 use std::str::FromStr;
@@ -115,6 +116,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "issuer", include_str!("migrations/0002_issuer.sql")),
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
+    (5, "workloads", include_str!("migrations/0005_workloads.sql")),
     (6, "consents", include_str!("migrations/0006_consents.sql")),
     (7, "oauth", include_str!("migrations/0007_oauth.sql")),
     (8, "grants", include_str!("migrations/0008_grants.sql")),

@@ -3,11 +3,11 @@
 use sqlx::Row as _;
 
 use super::{Store, StoreError};
-use crate::types::{Identity, Subject, SubjectId, Timestamp};
+use crate::types::{Identity, Subject, SubjectId, SubjectKind, Timestamp};
 
 impl Store {
-    /// The subject for an identity, made known if it is new. The e-mail address follows the
-    /// issuer's newest word.
+    /// The subject for an identity, made known if it is new: a person, unless the caller knows
+    /// better. The e-mail address follows the issuer's newest word.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -26,7 +26,7 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         let id = super::parsed(row.try_get("id")?, "subject id")?;
-        Ok(Subject { id, identity })
+        Ok(Subject { id, kind: SubjectKind::Person, identity })
     }
 
     /// What to call a subject on a screen: e-mail address or the issuer's `sub`; the id itself

@@ -7,7 +7,7 @@ package and its dependencies pinned by version and hash (package-lock.json, requ
 second run finds the stamp of the first and is done in milliseconds; runs at the same time wait for
 one another. No install script of any package is run.
 
-Prints one JSON line: {"dir", "node", "python", "python1", "missing": {part: reason}}. What cannot be
+Prints one JSON line: {"dir", "node", "python", "python1", "ci", "missing": {part: reason}}. What cannot be
 installed is named in "missing" with the reason, so that the tests which need it can say why they
 were skipped.
 
@@ -110,7 +110,7 @@ def copy_scripts(folder):
 def setup(dest):
     dest.mkdir(parents=True, exist_ok=True)
     found = {"dir": str(dest / "npm"), "node": None, "python": None, "python1": None,
-             "missing": {}}
+             "ci": None, "missing": {}}
     with open(dest / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -120,7 +120,8 @@ def setup(dest):
             found["missing"]["node"] = str(reason)
         # What needs version 1 of the package mcp lives apart from what needs version 2.
         for part, pins, place in [("python", "requirements.txt", "pypi"),
-                                  ("python1", "requirements-mcp1.txt", "pypi1")]:
+                                  ("python1", "requirements-mcp1.txt", "pypi1"),
+                                  ("ci", "requirements-ci.txt", "pypi-ci")]:
             try:
                 stamped(dest / place, (pins,), lambda folder: install_venv(folder, pins))
                 found[part] = str(dest / place / "venv/bin/python")

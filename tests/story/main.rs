@@ -50,6 +50,7 @@ mod strangers;
 mod streams;
 mod support;
 mod tools;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -92,5 +93,6 @@ fn main() -> ExitCode {
         ("disk", disk::STORIES),
         ("audit", audit::STORIES),
         ("tools", tools::STORIES),
+        ("workload", workload::STORIES),
     ])
 }

@@ -2,6 +2,7 @@
 
 use crate::broker::credentials::CredentialError;
 use crate::broker::home::HomeError;
+use crate::broker::workload::WorkloadError;
 use crate::identity::fetch::FetchError;
 
 /// A login could not be made, used or renewed.
@@ -92,12 +93,18 @@ pub enum LoginError {
     /// The home cannot be used.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// A job's own token cannot be had.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
 }
 
 impl LoginError {
     /// Whether the same may work later without anybody doing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Network { .. })
+        match self {
+            Self::Workload(error) => error.is_retryable(),
+            other => matches!(other, Self::Network { .. }),
+        }
     }
 
     /// Whether a new login is what helps.

@@ -56,6 +56,7 @@ fn show_grant(row: &GrantRow, now: Timestamp) -> Value {
         "id": row.id,
         "session": row.session,
         "subject": { "id": row.subject.id, "label": row.subject.label() },
+        "trust_rule": row.subject.kind.rule(),
         "connection": row.connection,
         "reason": row.reason,
         "tools": row.scope,

@@ -56,6 +56,23 @@ fn a_proof_is_good_once() {
 }
 
 #[test]
+fn a_key_survives_its_file_and_is_of_one_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("job.key");
+    let first = DpopKey::load_or_create(&path).unwrap();
+    let again = DpopKey::load_or_create(&path).unwrap();
+    assert_eq!(first.thumbprint(), again.thumbprint());
+    let proof = again.proof("POST", &url(), Some(TOKEN), NOW).unwrap();
+    assert!(check(&proof).is_ok());
+    // The file is what other tools call a PKCS #8 PEM.
+    jsonwebtoken::EncodingKey::from_ed_pem(&std::fs::read(&path).unwrap()).unwrap();
+    let other = dir.path().join("other.key");
+    SigningKey::load_or_create(&other).unwrap();
+    let error = DpopKey::load_or_create(&other).err().unwrap().to_string();
+    assert!(error.contains("other.key") && error.contains("Ed25519"), "{error}");
+}
+
+#[test]
 fn a_refused_proof_is_not_used_up() {
     let key = DpopKey::generate().unwrap();
     let seen = ReplayCache::new(100);

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::mcp::{Limits, Message, Origin};
 use crate::policy::{Act, Call, Decision, Denial, Facts, PolicySet, Scope, Source};
-use crate::types::{CallId, Identity, SessionId, Subject, SubjectId};
+use crate::types::{CallId, Identity, SessionId, Subject, SubjectId, SubjectKind};
 
 const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
 const DIRECTIONS: [Direction; 2] = [Direction::ClientToServer, Direction::ServerToClient];
@@ -72,7 +72,8 @@ fn call_of(act: Act, way: Way) -> Call {
         email: None,
         groups: vec!["eng".to_owned()],
     };
-    let subject = Subject { id: SubjectId::generate().unwrap(), identity };
+    let kind = SubjectKind::Person;
+    let subject = Subject { id: SubjectId::generate().unwrap(), kind, identity };
     let (id, session) = (CallId::generate().unwrap(), SessionId::generate().unwrap());
     Call::new(id, session, Arc::new(subject), "crm".parse().unwrap(), way, act).unwrap()
 }

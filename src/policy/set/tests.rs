@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::mcp::{Era, Limits, Message, Origin};
 use crate::policy::{Act, Transport, Way};
-use crate::types::{CallId, Identity, SessionId, SubjectId};
+use crate::types::{CallId, Identity, SessionId, SubjectId, SubjectKind};
 
 const POLICIES: &str = r#"
 @id("eng-use")
@@ -42,6 +42,7 @@ fn facts() -> Facts {
 fn subject(groups: &[&str]) -> Arc<Subject> {
     Arc::new(Subject {
         id: SubjectId::generate().unwrap(),
+        kind: SubjectKind::Person,
         identity: Identity {
             issuer: "http://127.0.0.1/issuer".to_owned(),
             sub: "x".to_owned(),
@@ -294,4 +295,34 @@ fn arguments_of_nothing_but_brackets_are_denied_at_once() {
     let many = denied(policies.decide(tool(&eng, "get", &arguments(100_000)), &facts(), None));
     assert_eq!(many.rules, ["policy-error"]);
     assert!(many.reason.contains("100000"), "{}", many.reason);
+}
+
+#[test]
+fn policies_tell_people_and_jobs_apart_even_under_one_id() {
+    let policies = set(r#"
+        @id("people") permit(principal, action, resource) when { principal.kind == "person" };
+        @id("deploys") permit(principal, action, resource)
+            when { principal has rule && principal.rule == "deploy" };
+        "#)
+    .unwrap();
+    let person = subject(&["eng"]);
+    let of = |rule: &str| {
+        let kind = SubjectKind::Workload { rule: rule.to_owned() };
+        Arc::new(Subject { kind, ..Subject::clone(&person) })
+    };
+    let decided = |subject: &Arc<Subject>| match policies.decide(
+        tool(subject, "query", "{}"),
+        &facts(),
+        None,
+    ) {
+        Decision::Allow(permit) => permit.rules().to_vec(),
+        other => denied(other).rules,
+    };
+    assert_eq!(decided(&person), ["people"]);
+    assert_eq!(decided(&of("deploy")), ["deploys"]);
+    assert_eq!(decided(&of("nightly")), ["default-deny"]);
+    assert_eq!(decided(&person), ["people"]);
+    let bound = |subject: &Arc<Subject>| Binding::of(&tool(subject, "query", "{}"), "p", &[]);
+    assert_ne!(bound(&of("deploy")), bound(&of("nightly")), "a yes to one job is none to another");
+    assert_ne!(bound(&of("deploy")), bound(&person));
 }

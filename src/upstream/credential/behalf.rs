@@ -98,6 +98,11 @@ impl Behalf {
         subject: &Subject,
         assertions: &dyn Assertions,
     ) -> Result<(Secret, Life), TokenError> {
+        // Whoever gives jobs their names could give them a user's.
+        if self.named == Named::Sub && !subject.kind.is_person() {
+            let why = "the name of a job at its issuer is none that it could be vouched for by";
+            return Err(TokenError::NoAssertion(why.to_owned()));
+        }
         let claims = Claims {
             way: self.way,
             sub: match self.named {

@@ -10,7 +10,7 @@ use reqwest::header::HeaderValue;
 use super::behalf::{Assertions, Behalf};
 use super::consent::{Consenting, Consents};
 use super::{CredentialError, Fetch, Fetched, Kept, Life, bearer};
-use crate::types::{Secret, Subject, SubjectId};
+use crate::types::{Secret, Subject, SubjectId, SubjectKind};
 use crate::upstream::token::TokenError;
 
 /// For how many subjects tokens are kept; those of the others are asked for again.
@@ -27,7 +27,7 @@ pub(super) enum How {
 /// The tokens of all subjects for one connection.
 pub(super) struct Tokens {
     shared: Arc<Shared>,
-    kept: Mutex<HashMap<SubjectId, Arc<Kept<Maker>>>>,
+    kept: Mutex<HashMap<(SubjectId, SubjectKind), Arc<Kept<Maker>>>>,
 }
 
 pub(super) struct Shared {
@@ -54,7 +54,9 @@ impl Tokens {
 
     pub(super) fn of(&self, subject: &Subject) -> Arc<Kept<Maker>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = kept.get(&subject.id) {
+        // A job may have the id of a person, where both have one issuer, and is not that person.
+        let who = (subject.id.clone(), subject.kind.clone());
+        if let Some(known) = kept.get(&who) {
             return Arc::clone(known);
         }
         if kept.len() >= SUBJECTS {
@@ -70,13 +72,14 @@ impl Tokens {
             using: Arc::default(),
         };
         let new = Kept::new(maker);
-        kept.insert(subject.id.clone(), Arc::clone(&new));
+        kept.insert(who, Arc::clone(&new));
         new
     }
 
     /// Forgets what is kept for a subject.
     pub(super) fn forget(&self, subject: &SubjectId) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(subject);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(id, _), _| id != subject);
     }
 }
 
@@ -87,6 +90,8 @@ impl Shared {
                 Some(assertions) => behalf.token(subject, assertions.as_ref()).await,
                 None => Err(TokenError::NoAssertion("nobody vouches for users".to_owned())),
             },
+            // Only people agree, and what they agreed to is for nobody else.
+            How::Consented(..) if !subject.kind.is_person() => Err(TokenError::NoConsent),
             How::Consented(consenting, consents) => match consents.get() {
                 Some(consents) => consenting.token(&subject.id, consents.as_ref(), anew).await,
                 None => Err(TokenError::Unavailable("is not asked: nothing is kept".to_owned())),

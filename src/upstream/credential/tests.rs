@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::behalf::{AssertionError, Claims, Named, Way};
 use super::*;
-use crate::types::{Identity, SubjectId};
+use crate::types::{Identity, SubjectId, SubjectKind};
 use crate::upstream::secret::{Place, ask};
 use crate::upstream::token::ClientAuth;
 
@@ -72,7 +72,7 @@ async fn authority() -> (Arc<Authority>, tempfile::TempDir, TokenEndpoint) {
 
 fn subject(sub: &str) -> Subject {
     let identity = Identity { issuer: "i".into(), sub: sub.into(), email: None, groups: vec![] };
-    Subject { id: SubjectId::generate().unwrap(), identity }
+    Subject { id: SubjectId::generate().unwrap(), kind: SubjectKind::Person, identity }
 }
 
 fn text(value: &HeaderValue) -> &str {
@@ -190,6 +190,13 @@ async fn everybody_has_a_token_of_their_own() {
         let of = async |who: &Subject| text(&credential.value(who).await.unwrap()).to_owned();
         assert_eq!((of(&alice).await, of(&bob).await), ("Bearer t1".into(), "Bearer t2".into()));
         assert_eq!((of(&alice).await, of(&bob).await), ("Bearer t1".into(), "Bearer t2".into()));
+        // A job's issuer gives names as it likes, and under no name is a job a person.
+        let kind = SubjectKind::Workload { rule: "deploy".to_owned() };
+        for person in [&alice, &subject("carol")] {
+            let job = Subject { kind: kind.clone(), ..person.clone() };
+            let error = credential.value(&job).await.unwrap_err().to_string();
+            assert!(error.contains("the name of a job"), "{error}");
+        }
         // The same name under another id is somebody else.
         assert_eq!(of(&subject("alice")).await, "Bearer t3");
         let asked = authority.asked.lock().unwrap().clone();

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::types::{Identity, Secret, SubjectId};
+use crate::types::{Identity, Secret, SubjectId, SubjectKind};
 use crate::upstream::Body;
 use crate::upstream::secret::{Place, SecretSource};
 
@@ -180,7 +180,7 @@ fn route(protocol_session: Option<String>) -> Route {
 
 fn somebody() -> Subject {
     let identity = Identity { issuer: "i".into(), sub: "s".into(), email: None, groups: vec![] };
-    Subject { id: SubjectId::generate().unwrap(), identity }
+    Subject { id: SubjectId::generate().unwrap(), kind: SubjectKind::Person, identity }
 }
 
 async fn initialize(upstream: &SseUpstream) -> Result<Route, UpstreamError> {

@@ -1,6 +1,7 @@
 //! What stories are told with: processes, people, real clients and servers of others.
 
 pub mod browser;
+pub mod ci;
 pub mod client;
 pub mod conformance;
 pub mod debian;
@@ -21,6 +22,7 @@ pub mod tap;
 pub mod wait;
 pub mod world;
 
+pub use ci::Ci;
 pub use client::{Client, Refused, Seen, Target};
 pub use idp::Idp;
 pub use mutual::{Authority, Mutual};

@@ -15,6 +15,7 @@ pub struct Parts {
     node: Option<PathBuf>,
     python: Option<PathBuf>,
     python1: Option<PathBuf>,
+    ci: Option<PathBuf>,
     missing: BTreeMap<String, String>,
 }
 
@@ -43,8 +44,9 @@ impl Parts {
             },
             Err(error) => format!("python3 cannot be run: {error}"),
         };
-        let missing =
-            ["node", "python", "python1"].map(|part| (part.to_owned(), reason.clone())).into();
+        let missing = ["node", "python", "python1", "ci"]
+            .map(|part| (part.to_owned(), reason.clone()))
+            .into();
         Self { missing, ..Self::default() }
     }
 
@@ -78,6 +80,14 @@ impl Parts {
     /// [`Skip`] with the reason why there is none.
     pub fn python1(&self) -> Result<&Path, Skip> {
         self.python1.as_deref().ok_or_else(|| self.skip("python1"))
+    }
+
+    /// The Python that has what CI jobs ask for their token with.
+    ///
+    /// # Errors
+    /// [`Skip`] with the reason why there is none.
+    pub fn ci(&self) -> Result<&Path, Skip> {
+        self.ci.as_deref().ok_or_else(|| self.skip("ci"))
     }
 
     /// The Python of a part that few stories need, installed when the first of them asks.

@@ -107,19 +107,40 @@ impl Raw {
         resource: &str,
         more: &[(&str, &str)],
     ) -> anyhow::Result<Answer> {
+        let kind = "urn:ietf:params:oauth:token-type:id_token";
+        let form = [&[("subject_token", id_token), ("subject_token_type", kind)], more].concat();
+        self.exchange_form(server, &form, resource)
+    }
+
+    /// Exchanges a job's token for a grant token for `resource`, under a trust rule if one is
+    /// named.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn exchange_job(
+        &self,
+        server: &Server,
+        token: &str,
+        rule: Option<&str>,
+        resource: &str,
+    ) -> anyhow::Result<Answer> {
+        let kind = "urn:ietf:params:oauth:token-type:jwt";
+        let mut form = vec![("subject_token", token), ("subject_token_type", kind)];
+        form.extend(rule.map(|rule| ("mcpx_trust", rule)));
+        self.exchange_form(server, &form, resource)
+    }
+
+    fn exchange_form(
+        &self,
+        server: &Server,
+        shown: &[(&str, &str)],
+        resource: &str,
+    ) -> anyhow::Result<Answer> {
         let about = http::send(http::client().get(format!("{}/.well-known/mcpx", server.url)))?;
         let about = about.json();
         let endpoint = about["token_endpoint"].as_str().context("no token_endpoint")?;
-        let form = [
-            &[
-                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-                ("subject_token", id_token),
-                ("subject_token_type", "urn:ietf:params:oauth:token-type:id_token"),
-                ("resource", resource),
-            ],
-            more,
-        ]
-        .concat();
+        let kind = "urn:ietf:params:oauth:grant-type:token-exchange";
+        let form = [&[("grant_type", kind), ("resource", resource)], shown].concat();
         let proof = self.proof("POST", endpoint, None, |_| ())?;
         http::send(http::client().post(endpoint).header("DPoP", proof).form(&form))
     }

@@ -76,6 +76,9 @@ _mcpx() {
             mcpx,tools)
                 cmd="mcpx__subcmd__tools"
                 ;;
+            mcpx,trust)
+                cmd="mcpx__subcmd__trust"
+                ;;
             mcpx__subcmd__audit,verify)
                 cmd="mcpx__subcmd__audit__subcmd__verify"
                 ;;
@@ -106,6 +109,9 @@ _mcpx() {
             mcpx__subcmd__tools,ls)
                 cmd="mcpx__subcmd__tools__subcmd__ls"
                 ;;
+            mcpx__subcmd__trust,test)
+                cmd="mcpx__subcmd__trust__subcmd__test"
+                ;;
             *)
                 ;;
         esac
@@ -113,7 +119,7 @@ _mcpx() {
 
     case "${cmd}" in
         mcpx)
-            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec client authorize approve deny request grants revoke sessions replay audit policy tools serve demo"
+            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec client authorize approve deny request grants revoke sessions replay audit policy tools trust serve demo"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -387,7 +393,7 @@ _mcpx() {
             return 0
             ;;
         mcpx__subcmd__connect)
-            opts="-v -h --stdio --port --reason --for --tool --wait --json --verbose --no-color --log --home --server --help"
+            opts="-v -h --stdio --port --reason --for --tool --wait --workload --token-file --token-env --audience --trust --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -410,6 +416,26 @@ _mcpx() {
                     return 0
                     ;;
                 --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workload)
+                    COMPREPLY=($(compgen -W "auto off github gitlab kubernetes azure spiffe" -- "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --audience)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -545,7 +571,7 @@ _mcpx() {
             return 0
             ;;
         mcpx__subcmd__exec)
-            opts="-v -h --reason --for --tool --wait --json --verbose --no-color --log --home --server --help"
+            opts="-v -h --reason --for --tool --wait --workload --token-file --token-env --audience --trust --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -564,6 +590,26 @@ _mcpx() {
                     return 0
                     ;;
                 --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workload)
+                    COMPREPLY=($(compgen -W "auto off github gitlab kubernetes azure spiffe" -- "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --audience)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -613,13 +659,33 @@ _mcpx() {
             return 0
             ;;
         mcpx__subcmd__login)
-            opts="-v -h --issuer --browser --device --no-browser --insecure-file --keyutils --json --verbose --no-color --log --home --server --help"
+            opts="-v -h --issuer --browser --device --no-browser --insecure-file --keyutils --workload --token-file --token-env --audience --trust --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --issuer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workload)
+                    COMPREPLY=($(compgen -W "auto off github gitlab kubernetes azure spiffe" -- "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --audience)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -773,7 +839,7 @@ _mcpx() {
             return 0
             ;;
         mcpx__subcmd__request)
-            opts="-v -h --reason --for --tool --from --extend --wait --json --verbose --no-color --log --home --server --help"
+            opts="-v -h --reason --for --tool --from --extend --wait --workload --token-file --token-env --audience --trust --json --verbose --no-color --log --home --server --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -800,6 +866,26 @@ _mcpx() {
                     return 0
                     ;;
                 --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workload)
+                    COMPREPLY=($(compgen -W "auto off github gitlab kubernetes azure spiffe" -- "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --audience)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1047,6 +1133,66 @@ _mcpx() {
                 return 0
             fi
             case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__trust)
+            opts="-v -h --json --verbose --no-color --log --home --server --help test"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__trust__subcmd__test)
+            opts="-v -h --token-file --config --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -50,9 +50,21 @@ complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "replay" -d 'Show what hap
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "audit" -d 'Check the audit log'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "policy" -d 'Check policies'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "tools" -d 'See the accepted definitions of tools, and accept changed ones'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "trust" -d 'Look at trust rules for jobs'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "serve" -d 'Run the control server and the gateway'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "demo" -d 'Try everything on this machine, without an identity provider or a database'
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l issuer -d 'Which of the server\'s issuers to log in with [default: its first]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l workload -d 'Show the job\'s own token, found by itself or from SOURCE; `off` looks for none' -r -f -a "auto\t'Whichever is there'
+off\t'None: a login is needed'
+github\t'GitHub Actions, with `permissions: id-token: write`'
+gitlab\t'GitLab, with `id_tokens`'
+kubernetes\t'A Kubernetes projected token'
+azure\t'Azure workload identity'
+spiffe\t'A SPIFFE JWT-SVID in a file'"
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l token-file -d 'A file with the job\'s token, read at each use' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l token-env -d 'A variable with the job\'s token' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l audience -d 'The audience to ask tokens for [default: the server\'s URL]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l trust -d 'The trust rule of the server to come in under [default: the one that fits]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand login" -l server -d 'The control server [default: the one of the last login]' -r
@@ -91,6 +103,17 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l reason -d 'Why you
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l for -d 'For how long you need it, if it needs approval, as in 1h or 30m [default: 1h, or the most]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l tool -d 'Only for this tool, if it needs approval; may be given several times [default: all]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l wait -d 'How long to wait for an approval; 0s not at all [default: as long as the request is open]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l workload -d 'Show the job\'s own token, found by itself or from SOURCE; `off` looks for none' -r -f -a "auto\t'Whichever is there'
+off\t'None: a login is needed'
+github\t'GitHub Actions, with `permissions: id-token: write`'
+gitlab\t'GitLab, with `id_tokens`'
+kubernetes\t'A Kubernetes projected token'
+azure\t'Azure workload identity'
+spiffe\t'A SPIFFE JWT-SVID in a file'"
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l token-file -d 'A file with the job\'s token, read at each use' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l token-env -d 'A variable with the job\'s token' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l audience -d 'The audience to ask tokens for [default: the server\'s URL]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l trust -d 'The trust rule of the server to come in under [default: the one that fits]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand connect" -l server -d 'The control server [default: the one of the last login]' -r
@@ -103,6 +126,17 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l reason -d 'Why you ne
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l for -d 'For how long you need it, if it needs approval, as in 1h or 30m [default: 1h, or the most]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l tool -d 'Only for this tool, if it needs approval; may be given several times [default: all]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l wait -d 'How long to wait for an approval; 0s not at all [default: as long as the request is open]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l workload -d 'Show the job\'s own token, found by itself or from SOURCE; `off` looks for none' -r -f -a "auto\t'Whichever is there'
+off\t'None: a login is needed'
+github\t'GitHub Actions, with `permissions: id-token: write`'
+gitlab\t'GitLab, with `id_tokens`'
+kubernetes\t'A Kubernetes projected token'
+azure\t'Azure workload identity'
+spiffe\t'A SPIFFE JWT-SVID in a file'"
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l token-file -d 'A file with the job\'s token, read at each use' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l token-env -d 'A variable with the job\'s token' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l audience -d 'The audience to ask tokens for [default: the server\'s URL]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l trust -d 'The trust rule of the server to come in under [default: the one that fits]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand exec" -l server -d 'The control server [default: the one of the last login]' -r
@@ -201,6 +235,17 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l tool -d 'Only for 
 complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l from -d 'Not before: a time such as 2026-11-20T15:00:00Z, or a span from now on such as 2h' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l extend -d 'Let a grant live longer [default: the one that you have]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l wait -d 'Wait for the decision, for so long at most [default: as long as the request is open]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l workload -d 'Show the job\'s own token, found by itself or from SOURCE; `off` looks for none' -r -f -a "auto\t'Whichever is there'
+off\t'None: a login is needed'
+github\t'GitHub Actions, with `permissions: id-token: write`'
+gitlab\t'GitLab, with `id_tokens`'
+kubernetes\t'A Kubernetes projected token'
+azure\t'Azure workload identity'
+spiffe\t'A SPIFFE JWT-SVID in a file'"
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l token-file -d 'A file with the job\'s token, read at each use' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l token-env -d 'A variable with the job\'s token' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l audience -d 'The audience to ask tokens for [default: the server\'s URL]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l trust -d 'The trust rule of the server to come in under [default: the one that fits]' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand request" -l server -d 'The control server [default: the one of the last login]' -r
@@ -308,6 +353,23 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcomm
 complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -l no-color -d 'Print no colours, as NO_COLOR does'
 complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and __fish_seen_subcommand_from accept" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and not __fish_seen_subcommand_from test" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and not __fish_seen_subcommand_from test" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and not __fish_seen_subcommand_from test" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and not __fish_seen_subcommand_from test" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and not __fish_seen_subcommand_from test" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and not __fish_seen_subcommand_from test" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and not __fish_seen_subcommand_from test" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and not __fish_seen_subcommand_from test" -f -a "test" -d 'Hold a job\'s token against a rule, and say claim by claim whether it fits'
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and __fish_seen_subcommand_from test" -l token-file -d 'The file with the token' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and __fish_seen_subcommand_from test" -l config -d 'The configuration file' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and __fish_seen_subcommand_from test" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and __fish_seen_subcommand_from test" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and __fish_seen_subcommand_from test" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and __fish_seen_subcommand_from test" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and __fish_seen_subcommand_from test" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and __fish_seen_subcommand_from test" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand trust; and __fish_seen_subcommand_from test" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l config -d 'The configuration file' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l ready-file -d 'Write a JSON file with the addresses once requests are accepted' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand serve" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r

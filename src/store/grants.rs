@@ -1,7 +1,7 @@
 //! Grants as rows.
 
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
 
 use super::{Store, StoreError, json, parsed, time};
 use crate::policy::Scope;
@@ -66,29 +66,39 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn insert_grant(&self, grant: &GrantRow) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO grants (id, session, subject, connection, groups, thumbprint, reason,
+        self.gathered.insert(grant).await
+    }
+}
+
+/// Writes one new grant.
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    grant: &GrantRow,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO grants (id, session, subject, connection, groups, thumbprint, reason,
                                  issued_at, expires_at, ends_at, scope, approval, trust_rule)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-        )
-        .bind(grant.id.as_str())
-        .bind(grant.session.as_str())
-        .bind(grant.subject.id.as_str())
-        .bind(grant.connection.as_str())
-        .bind(serde_json::to_string(&grant.subject.identity.groups)?)
-        .bind(&grant.thumbprint)
-        .bind(&grant.reason)
-        .bind(grant.issued_at.as_millisecond())
-        .bind(grant.expires_at.as_millisecond())
-        .bind(grant.ends_at.as_millisecond())
-        .bind(grant.scope.tools().map(serde_json::to_string).transpose()?)
-        .bind(grant.approval.as_ref().map(ApprovalId::as_str))
-        .bind(grant.subject.kind.rule())
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
+    )
+    .bind(grant.id.as_str())
+    .bind(grant.session.as_str())
+    .bind(grant.subject.id.as_str())
+    .bind(grant.connection.as_str())
+    .bind(serde_json::to_string(&grant.subject.identity.groups)?)
+    .bind(&grant.thumbprint)
+    .bind(&grant.reason)
+    .bind(grant.issued_at.as_millisecond())
+    .bind(grant.expires_at.as_millisecond())
+    .bind(grant.ends_at.as_millisecond())
+    .bind(grant.scope.tools().map(serde_json::to_string).transpose()?)
+    .bind(grant.approval.as_ref().map(ApprovalId::as_str))
+    .bind(grant.subject.kind.rule())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
 
+impl Store {
     /// Moves a live grant's expiry and refreshes its groups. Says whether it was still live.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 pub mod approvals;
 pub mod consents;
 pub mod customers;
+mod gathered;
 pub mod grants;
 pub mod index;
 pub mod indexer;
@@ -23,6 +24,7 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+use self::gathered::Gathered;
 use crate::types::{RandomError, Timestamp};
 
 /// The database could not do what was asked.
@@ -67,6 +69,7 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(super) pool: sqlx::SqlitePool,
+    gathered: Gathered,
 }
 
 impl Store {
@@ -93,7 +96,8 @@ impl Store {
             .run(&pool)
             .await
             .map_err(|source| StoreError::Migrate { path: name, source })?;
-        Ok(Self { pool })
+        let gathered = Gathered::start(pool.clone());
+        Ok(Self { pool, gathered })
     }
 }
 

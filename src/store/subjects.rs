@@ -12,6 +12,19 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn subject(&self, identity: Identity, now: Timestamp) -> Result<Subject, StoreError> {
+        // Nearly everybody is known, and a write that changes nothing waits for the disk all the same.
+        let known = sqlx::query("SELECT id, email FROM subjects WHERE issuer = $1 AND sub = $2")
+            .bind(&identity.issuer)
+            .bind(&identity.sub)
+            .fetch_optional(&self.pool)
+            .await?;
+        if let Some(row) = known {
+            let email: Option<String> = row.try_get("email")?;
+            if identity.email.is_none() || identity.email == email {
+                let id = super::parsed(row.try_get("id")?, "subject id")?;
+                return Ok(Subject { id, kind: SubjectKind::Person, identity });
+            }
+        }
         let fresh = SubjectId::generate()?;
         let row = sqlx::query(
             "INSERT INTO subjects (id, issuer, sub, email, first_seen) VALUES ($1, $2, $3, $4, $5)

@@ -3,6 +3,7 @@
 use super::*;
 use crate::identity::certificate::OwnCertificate;
 use crate::identity::dpop::{DpopKey, Nonces};
+use url::Url;
 
 const NOW: i64 = 1_800_000_000;
 

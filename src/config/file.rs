@@ -10,6 +10,7 @@ use url::Url;
 
 use super::ConfigError;
 use super::connection::ConnectionTable;
+use super::saml::SamlTable;
 use crate::control::issuer::LocalIssuerSettings;
 use crate::identity::IssuerSettings;
 use crate::identity::fetch::is_loopback;
@@ -22,6 +23,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) issuer: Vec<Spanned<IssuerSettings>>,
     pub(super) local_issuer: Option<LocalIssuerSettings>,
+    pub(super) saml: Option<SamlTable>,
     #[serde(default)]
     pub(super) policy: Policy,
     pub(super) masking: Option<Spanned<mask::Rules>>,

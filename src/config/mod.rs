@@ -7,6 +7,7 @@
 mod connection;
 mod file;
 mod possession;
+mod saml;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use self::connection::{ConnectionSettings, Reach};
 use self::file::{File, Place};
 use crate::control::issuer::LocalIssuerSettings;
+use crate::control::issuer::saml::SamlSettings;
 use crate::identity::IssuerSettings;
 use crate::policy::{PolicyError, PolicySet, Source};
 use crate::types::{hex, sha256};
@@ -80,6 +82,8 @@ pub struct Settings {
     pub issuers: Vec<IssuerSettings>,
     /// The built-in issuer.
     pub local_issuer: Option<LocalIssuerSettings>,
+    /// People who log in at a SAML identity provider.
+    pub saml: Option<SamlSettings>,
     /// The folder with policies.
     pub policy_dir: PathBuf,
     /// The policies, parsed.
@@ -128,8 +132,10 @@ impl Settings {
         }
         let public_url =
             file.server.public_url.as_ref().map(|url| place.public_url(url)).transpose()?;
-        if file.issuer.is_empty() && file.local_issuer.is_none() {
-            let what = "at least one [[issuer]], or [local_issuer] with users, is needed";
+        let saml_key = file.saml.as_ref().and_then(|saml| saml.key()).map(in_base);
+        let saml = file.saml.map(|table| saml::check(table, base, &place)).transpose()?;
+        if file.issuer.is_empty() && file.local_issuer.is_none() && saml.is_none() {
+            let what = "at least one [[issuer]], [saml], or [local_issuer] with users, is needed";
             return Err(place.error(0, what));
         }
         let mut issuers = Vec::new();
@@ -157,6 +163,7 @@ impl Settings {
         let mut secret = vec![connection::real(&in_base(&file.server.data_dir))];
         secret.push(connection::real(path));
         secret.extend(tls.as_ref().map(|tls| connection::real(&tls.key)));
+        secret.extend(saml_key.as_deref().map(connection::real));
         let connections = connection::check(file.connection, base, &secret, &place)?;
         Ok(Self {
             file: path.to_owned(),
@@ -168,6 +175,7 @@ impl Settings {
             possession,
             issuers,
             local_issuer: file.local_issuer,
+            saml,
             policy_dir,
             policies,
             masker: std::sync::Arc::new(masker),

@@ -10,6 +10,7 @@ pub mod index;
 pub mod indexer;
 pub mod issuer;
 pub mod pins;
+pub mod saml;
 mod subjects;
 
 use std::path::Path;
@@ -113,6 +114,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "index", include_str!("migrations/0003_index.sql")),
     (4, "pins", include_str!("migrations/0004_pins.sql")),
     (11, "log index", include_str!("migrations/0011_index.sql")),
+    (12, "saml", include_str!("migrations/0012_saml.sql")),
 ];
 
 fn migrations() -> Vec<Migration> {

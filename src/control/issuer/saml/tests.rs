@@ -1,0 +1,1 @@
+//! The service provider against good and bad responses.

@@ -35,6 +35,7 @@ mod mediation;
 mod pairs;
 mod refused;
 mod resume;
+mod saml;
 mod scenarios;
 mod servers;
 mod serving;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         ("demo", demo::STORIES),
         ("login", login::STORIES),
         ("keyring", keyring::STORIES),
+        ("saml", saml::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("children", children::STORIES),

@@ -261,7 +261,13 @@ impl Shared {
     }
 
     /// `body` is HTML made here, with everything from outside escaped.
-    pub(super) fn page(&self, status: StatusCode, cookie: Option<&str>, title: &str, body: &str) -> Response {
+    pub(super) fn page(
+        &self,
+        status: StatusCode,
+        cookie: Option<&str>,
+        title: &str,
+        body: &str,
+    ) -> Response {
         let mut response = page::page(status, title, body);
         let headers = response.headers_mut();
         if let Some(cookie) = cookie {

@@ -117,6 +117,18 @@ fn authority(url: &Url) -> String {
     url.authority().to_owned()
 }
 
+impl Form {
+    /// What a field holds.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    /// Where it goes.
+    pub fn action(&self) -> &Url {
+        &self.action
+    }
+}
+
 impl Page {
     /// The page's form.
     ///

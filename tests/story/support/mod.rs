@@ -13,6 +13,7 @@ pub mod proc;
 pub mod raw;
 pub mod relay;
 pub mod runner;
+pub mod saml;
 pub mod site;
 pub mod sse;
 pub mod tap;

@@ -187,9 +187,8 @@ impl ServiceProvider {
     /// A new request, and the address that takes a browser to the identity provider with it.
     fn request(&self, relay_state: &str) -> Result<(PendingAuthnRequest, String), SamlError> {
         let relay_state = RelayStateParam::try_from_option(Some(relay_state))?;
-        let start = StartSso::redirect()
-            .relay_state(relay_state)
-            .apply_web_browser_sso_generation_rules();
+        let start =
+            StartSso::redirect().relay_state(relay_state).apply_web_browser_sso_generation_rules();
         let started = self.provider.start_sso(&self.idp, start)?;
         let address = started.outbound.redirect_url()?.to_owned();
         Ok((started.pending, address))

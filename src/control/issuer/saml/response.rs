@@ -220,10 +220,8 @@ fn values<'a>(session: &'a SsoSession, attribute: &str) -> Vec<&'a str> {
 fn session_end(session: &SsoSession) -> Result<Option<i64>, Refused> {
     let mut earliest: Option<i64> = None;
     for end in session.authn_sessions().iter().filter_map(|session| session.not_on_or_after()) {
-        let end: Timestamp = end
-            .as_str()
-            .parse()
-            .map_err(|_| Why::Time.with("SessionNotOnOrAfter is no time"))?;
+        let end: Timestamp =
+            end.as_str().parse().map_err(|_| Why::Time.with("SessionNotOnOrAfter is no time"))?;
         let end = end.as_second();
         earliest = Some(earliest.map_or(end, |earliest| earliest.min(end)));
     }

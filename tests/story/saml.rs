@@ -28,22 +28,32 @@ groups_attribute = "groups"
 email_attribute = "mail"
 "#;
 
-fn site<'a>(world: &'a World, idp: &SamlIdp, more: &str) -> anyhow::Result<Server<'a>> {
-    let ledger = world.ledger()?;
+/// Where nobody listens, for stories in which no tool is called.
+const NOWHERE: &str = "http://127.0.0.1:9/mcp";
+
+fn site<'a>(
+    world: &'a World,
+    idp: &SamlIdp,
+    ledger: &str,
+    more: &str,
+) -> anyhow::Result<Server<'a>> {
     let server =
-        Site::alone(world).http("ledger", &ledger.url).extra(&format!("{SAML}{more}")).start()?;
+        Site::alone(world).http("ledger", ledger).extra(&format!("{SAML}{more}")).start()?;
     idp.knows(&server)?;
-    // It must outlive the server; a story ends with the process.
-    std::mem::forget(ledger);
     Ok(server)
 }
 
 fn logging_in_working_and_logging_out(world: &World) -> anyhow::Result<()> {
     let idp = SamlIdp::start(world)?;
-    let mut server = site(world, &idp, "")?;
+    let ledger = world.ledger()?;
+    let mut server = site(world, &idp, &ledger.url, "")?;
     let alice = Person::new(world, "alice")?;
     let login = alice.login(&server)?;
-    assert!(login.address.starts_with(&format!("{}/issuer/device", server.url)), "{}", login.address);
+    assert!(
+        login.address.starts_with(&format!("{}/issuer/device", server.url)),
+        "{}",
+        login.address
+    );
     idp.approve(&login.address, "alice")?;
     login.proc.finish()?.exits(0);
     let status = alice.run(&["status", "--json"])?.exits(0);
@@ -70,7 +80,7 @@ fn logging_in_working_and_logging_out(world: &World) -> anyhow::Result<()> {
 
 fn groups_decide(world: &World) -> anyhow::Result<()> {
     let idp = SamlIdp::start(world)?;
-    let server = site(world, &idp, "")?;
+    let server = site(world, &idp, NOWHERE, "")?;
     let bob = Person::new(world, "bob")?;
     let login = bob.login(&server)?;
     idp.approve(&login.address, "bob")?;
@@ -84,12 +94,34 @@ fn groups_decide(world: &World) -> anyhow::Result<()> {
 
 fn a_session_that_ends(world: &World) -> anyhow::Result<()> {
     let idp = SamlIdp::start(world)?;
-    let server = site(world, &idp, "max_session = \"3s\"\n")?;
+    // Longer than the five seconds between two polls.
+    let server = site(world, &idp, NOWHERE, "max_session = \"12s\"\n")?;
     let alice = Person::new(world, "alice")?;
     let login = alice.login(&server)?;
     idp.approve(&login.address, "alice")?;
     login.proc.finish()?.exits(0);
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    // The identity provider may set an earlier end.
+    let mut earlier = attempt(&server, &idp, "alice")?;
+    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(6);
+    let xml = all(
+        &earlier.xml,
+        r#"SessionNotOnOrAfter="[^"]*""#,
+        &format!("SessionNotOnOrAfter=\"{end:.0}\""),
+    );
+    let response = idp.resign(&xml, "server", "sha256")?;
+    let page = earlier.browser.submit(&earlier.form, &[("SAMLResponse", &response)])?;
+    earlier.browser.submit(&page.form()?, &[("action", "approve")])?;
+    let tokens = earlier.poll(&server)?;
+    assert!(tokens["expires_in"].as_i64().is_some_and(|life| (1..=6).contains(&life)), "{tokens}");
+    let refresh = || {
+        let token = tokens["refresh_token"].as_str().unwrap_or_default();
+        let form =
+            [("client_id", "mcpx-cli"), ("grant_type", "refresh_token"), ("refresh_token", token)];
+        http::send(http::client().post(format!("{}/issuer/token", server.url)).form(&form))
+    };
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!(refresh()?.json()["error"], "invalid_grant");
+    std::thread::sleep(std::time::Duration::from_secs(6));
     alice.run(&["ls"])?.exits(4).says("mcpx login");
     Ok(())
 }
@@ -170,7 +202,7 @@ fn forged(xml: &str) -> (String, String) {
 
 fn responses_that_are_refused(world: &World) -> anyhow::Result<()> {
     let idp = SamlIdp::start(world)?;
-    let server = site(world, &idp, "")?;
+    let server = site(world, &idp, NOWHERE, "")?;
     let encode = |xml: &str| STANDARD.encode(xml);
     let signed = |xml: &str| idp.resign(xml, "server", "sha256").unwrap();
     let around = |xml: &str, to: &dyn Fn(&str, &str) -> String| {
@@ -397,13 +429,12 @@ fn responses_that_are_refused(world: &World) -> anyhow::Result<()> {
             wrapped,
             Box::new(|xml| {
                 let (_, evil) = forged(xml);
-                let real = all(xml, r"(?s)^\s*<\?xml[^>]*\?>\s*", "");
-                let outer = all(&real, ASSERTION, &evil.replace('$', "$$"));
+                let outer = all(xml, ASSERTION, &evil.replace('$', "$$"));
                 let outer =
                     all(&outer, r#"(<samlp:Response[^>]*) ID="[^"]*""#, r#"$1 ID="_outer""#);
                 encode(&outer.replacen(
                     "<samlp:Status>",
-                    &format!("<samlp:Extensions>{real}</samlp:Extensions><samlp:Status>"),
+                    &format!("<samlp:Extensions>{xml}</samlp:Extensions><samlp:Status>"),
                     1,
                 ))
             }),
@@ -435,7 +466,7 @@ fn responses_that_are_refused(world: &World) -> anyhow::Result<()> {
 
 fn forms_that_are_refused(world: &World) -> anyhow::Result<()> {
     let idp = SamlIdp::start(world)?;
-    let server = site(world, &idp, "")?;
+    let server = site(world, &idp, NOWHERE, "")?;
     let url = format!("{}/issuer/saml/acs", server.url);
     let raw = |kind: &str, body: String| {
         http::send(http::client().post(&url).header("content-type", kind).body(body))
@@ -458,7 +489,7 @@ fn forms_that_are_refused(world: &World) -> anyhow::Result<()> {
         ),
         (
             "deep",
-            "saml_not_xml",
+            "saml_too_large",
             post(&server, &STANDARD.encode("<a>".repeat(50_000)), &attempt.relay)?,
         ),
         ("JSON", "saml_content_type", raw("application/json", "{}".to_owned())?),
@@ -484,7 +515,7 @@ fn forms_that_are_refused(world: &World) -> anyhow::Result<()> {
 
 fn responses_that_are_used_twice(world: &World) -> anyhow::Result<()> {
     let idp = SamlIdp::start(world)?;
-    let mut server = site(world, &idp, "")?;
+    let mut server = site(world, &idp, NOWHERE, "")?;
     let one = attempt(&server, &idp, "alice")?;
     let response = one.form.field("SAMLResponse").unwrap_or_default();
     assert_eq!(one.post(&server, response)?.status, 200);
@@ -502,7 +533,7 @@ fn responses_that_are_used_twice(world: &World) -> anyhow::Result<()> {
 
 fn somebody_elses_login(world: &World) -> anyhow::Result<()> {
     let idp = SamlIdp::start(world)?;
-    let server = site(world, &idp, "")?;
+    let server = site(world, &idp, NOWHERE, "")?;
     // Mallory (here bob) begins, signs in as himself, and makes alice's browser post the response.
     let mut mallory = attempt(&server, &idp, "bob")?;
     let mut alice = attempt(&server, &idp, "alice")?;

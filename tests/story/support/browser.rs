@@ -122,11 +122,6 @@ impl Form {
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }
-
-    /// Where it goes.
-    pub fn action(&self) -> &Url {
-        &self.action
-    }
 }
 
 impl Page {

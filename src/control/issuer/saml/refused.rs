@@ -137,6 +137,8 @@ impl From<SamlError> for Refused {
         let why = match &error {
             E::Base64(_) => Why::NotBase64,
             E::Xml(_) => Why::NotXml,
+            // Too deep, too many elements: the crate has no variant of its own for its limits.
+            E::Invalid(what) if what.starts_with("ERR_XML_LIMIT") => Why::TooLarge,
             E::IssuerMismatch { .. } | E::UnmatchIssuer => Why::Issuer,
             E::DestinationMismatch { .. } | E::UnmatchDestination => Why::Destination,
             E::InResponseToMismatch { .. } | E::InvalidInResponseTo => Why::OtherLogin,

@@ -31,7 +31,7 @@ const MAX_TEXT: usize = 512;
 
 /// A posted form: a document that is elements and text, in canonical base64, and whose answer it
 /// says it is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Posted {
     response: String,
     pub(super) relay_state: String,

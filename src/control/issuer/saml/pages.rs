@@ -4,7 +4,7 @@
 //! that began the login: its `SameSite=Strict` cookie, which does not come along with the identity
 //! provider's post, does with the confirmation), a response that nobody asked for, one for another
 //! command line's code (each request belongs to one code, and the page shows it), and a flood
-//! (bodies are bounded, and nothing is decoded for a login that is not under way).
+//! (bodies are bounded, and no XML is read for a login that is not under way).
 
 use std::sync::Arc;
 

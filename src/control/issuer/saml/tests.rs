@@ -110,10 +110,12 @@ async fn a_response_is_taken_once_also_after_a_restart() {
     // The same, with the same request, as if memory still knew it.
     assert_eq!(accept(&provider, &first, &path, now()).await, Err(Why::Replayed));
 
-    let again = accept(&provider, &answer(&provider, &idp, persistent("alice")), &path, now());
-    assert_eq!(again.await.unwrap().sub, alice.sub, "the same at every login");
-    let other = accept(&provider, &answer(&provider, &idp, persistent("alicia")), &path, now());
-    assert_ne!(other.await.unwrap().sub, alice.sub);
+    let again = answer(&provider, &idp, persistent("alice"));
+    let again = accept(&provider, &again, &path, now()).await;
+    assert_eq!(again.unwrap().sub, alice.sub, "the same at every login");
+    let other = answer(&provider, &idp, persistent("alicia"));
+    let other = accept(&provider, &other, &path, now()).await;
+    assert_ne!(other.unwrap().sub, alice.sub);
 }
 
 #[tokio::test]
@@ -169,7 +171,8 @@ fn metadata_that_cannot_be_pinned_is_refused() {
     assert!(matches!(check(""), E::Metadata(_)));
     assert!(matches!(check("<a/>"), E::Metadata(_)));
     assert!(matches!(check(&format!("<!DOCTYPE a>{good}")), E::Metadata(_)));
-    assert!(matches!(check(&good.replace("signing", "encryption")), E::NoCertificate));
+    let keys = regex::Regex::new("(?s)<[a-z:]*KeyDescriptor.*</[a-z:]*KeyDescriptor>").unwrap();
+    assert!(matches!(check(&keys.replace(good, "")), E::NoCertificate));
     assert!(matches!(check(&good.replace("HTTP-Redirect", "HTTP-POST")), E::NoAddress));
     assert!(matches!(
         check(&good.replace("https://idp.example/sso", "http://idp/sso")),

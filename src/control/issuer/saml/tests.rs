@@ -13,6 +13,7 @@ use super::response::{Failure, Posted};
 use super::*;
 use crate::control::issuer::saml::refused::Why;
 use crate::store::Store;
+use crate::types::{Clock as _, SystemClock};
 
 const BASE: &str = "https://mcpx.example/issuer";
 
@@ -59,8 +60,8 @@ fn answer(
     let entity = EntityId::try_new(format!("{BASE}/saml/metadata")).unwrap();
     let trust = MetadataTrustPolicy::UnsignedForCompatibility;
     let sp = SpDescriptor::from_metadata_xml_for(entity, provider.metadata(), trust).unwrap();
-    let context =
-        SamlValidationContext::new(SystemTime::now(), ReplayPolicy::DisabledForCompatibility);
+    let clock = SystemTime::UNIX_EPOCH + Duration::from_secs(now().unsigned_abs());
+    let context = SamlValidationContext::new(clock, ReplayPolicy::DisabledForCompatibility);
     let input = BrowserInput::<AuthnRequest>::redirect(query);
     let received = idp.receive_sso(&sp, input, context).unwrap();
     let subject = Subject::new(name_id, vec![]);
@@ -77,7 +78,7 @@ fn persistent(name: &str) -> NameId {
 }
 
 fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
+    SystemClock.now_seconds()
 }
 
 /// Takes a response with the database at a path, opened anew.

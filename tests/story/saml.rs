@@ -80,6 +80,7 @@ fn logging_in_working_and_logging_out(world: &World) -> anyhow::Result<()> {
 
 fn groups_decide(world: &World) -> anyhow::Result<()> {
     let idp = SamlIdp::start(world)?;
+    idp.signs_responses_too()?;
     let server = site(world, &idp, NOWHERE, "")?;
     let bob = Person::new(world, "bob")?;
     let login = bob.login(&server)?;
@@ -89,6 +90,9 @@ fn groups_decide(world: &World) -> anyhow::Result<()> {
     assert!(!listed.stdout.contains("ledger"), "bob is no engineer: {listed:#?}");
     let refused = bob.run(&["connect", "ledger", "--json"])?;
     assert_ne!(refused.code, 0, "{refused:#?}");
+    // Here the response was signed, and the assertion in it.
+    let signatures = attempt(&server, &idp, "bob")?.xml.matches("<ds:Signature ").count();
+    assert_eq!(signatures, 2);
     Ok(())
 }
 
@@ -440,12 +444,10 @@ fn responses_that_are_refused(world: &World) -> anyhow::Result<()> {
             }),
         ),
     ];
-    let mut records = server.leaves_of("refused").len();
-    for (what, codes, change) in rows {
+    for (records, (what, codes, change)) in rows.into_iter().enumerate() {
         let attempt = attempt(&server, &idp, "alice")?;
         let answer = attempt.post(&server, &change(&attempt.xml))?;
         refuses(&server, records, what, codes, &answer);
-        records += 1;
         assert!(!answer.body.contains("mallory"), "{what}: {answer:#?}");
         assert_eq!(attempt.poll(&server)?["error"], "authorization_pending", "{what}");
         // What was refused spoils nothing: the real one still works where its ids are unused.

@@ -106,6 +106,18 @@ impl<'a> SamlIdp<'a> {
         Ok(idp)
     }
 
+    /// From now on it signs the response besides the assertion in it, as many do.
+    ///
+    /// # Errors
+    /// Its configuration cannot be changed.
+    pub fn signs_responses_too(&self) -> anyhow::Result<()> {
+        let file = self.dir.join("metadata/saml20-idp-hosted.php");
+        let (no, yes) = ("'saml20.sign.response' => false", "'saml20.sign.response' => true");
+        let text = fs::read_to_string(&file)?;
+        anyhow::ensure!(text.contains(no), "{text}");
+        Ok(fs::write(file, text.replace(no, yes))?)
+    }
+
     fn metadata(&self) -> anyhow::Result<String> {
         let url = format!("{}/simplesaml/saml2/idp/metadata.php", self.url);
         let answer = http::send(http::client().get(url))?;

@@ -433,6 +433,8 @@ pub enum RefusalStage {
     Limit,
     /// The control server's own API.
     Api,
+    /// A login over SAML.
+    Login,
 }
 
 /// What sort of JSON-RPC message a call is.

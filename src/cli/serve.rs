@@ -18,6 +18,7 @@ use crate::control::assertions::AssertionSigner;
 use crate::control::consents::ConsentDesk;
 use crate::control::grants::GrantBook;
 use crate::control::index::Index;
+use crate::control::issuer::saml::SamlParts;
 use crate::control::issuer::{LocalIssuer, password};
 use crate::control::oauth::{AccessDesk, KnownTokens};
 use crate::control::pins::PinBoard;
@@ -152,7 +153,7 @@ impl Summary {
     async fn of(settings: &Settings) -> Self {
         let mut issuers: Vec<_> =
             settings.issuers.iter().map(|issuer| issuer.name.clone()).collect();
-        if settings.local_issuer.is_some() {
+        if settings.local_issuer.is_some() || settings.saml.is_some() {
             issuers.push("local".to_owned());
         }
         let mut children = Vec::new();
@@ -437,13 +438,20 @@ impl Parts {
         let (of_gateway, of_control) = (possession(), possession());
         let certificates = settings.possession.certificates;
         let verifier = Arc::new(signer.verifier());
-        let issuer = match settings.local_issuer {
+        let masker = settings.masker;
+        let saml = settings.saml.map(|settings| SamlParts {
+            settings,
+            recorder: recorder.clone(),
+            masker: Arc::clone(&masker),
+        });
+        let issuer = match settings.local_issuer.or(saml.as_ref().map(|_| Default::default())) {
             None => None,
             Some(local) => {
                 let key = SigningKey::load_or_create(&keys.join("issuer.key"))
                     .map_err(|error| failed("the built-in issuer's key cannot be used", &error))?;
                 let base = format!("{public_url}/issuer");
-                let issuer = LocalIssuer::new(local, &base, key, store.clone(), Arc::clone(&clock))
+                let (store, clock) = (store.clone(), Arc::clone(&clock));
+                let issuer = LocalIssuer::with_saml(local, saml, &base, key, store, clock)
                     .map_err(|error| failed("the built-in issuer cannot run", &error))?;
                 Some(issuer)
             }
@@ -452,7 +460,6 @@ impl Parts {
         let trust = TrustRules::new(settings.trust, &public_url)
             .map_err(|error| failed("a trust rule cannot be used", &error))?;
         let policies = Arc::new(ArcSwap::from_pointee(settings.policies));
-        let masker = settings.masker;
         let (bounds, limits) = (settings.upstream, settings.gateway.limits);
         let (upstreams, shown) =
             upstreams(settings.connections, &masker, &recorder, bounds, limits)?;

@@ -12,6 +12,7 @@ use url::Url;
 use super::ConfigError;
 use super::connection::ConnectionTable;
 use super::oauth::OAuthTable;
+use super::saml::SamlTable;
 use super::secrets::{AwsTable, AzureTable, VaultTable};
 use super::trust::TrustTable;
 use crate::control::issuer::LocalIssuerSettings;
@@ -26,6 +27,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) issuer: Vec<Spanned<IssuerSettings>>,
     pub(super) local_issuer: Option<LocalIssuerSettings>,
+    pub(super) saml: Option<SamlTable>,
     #[serde(default)]
     pub(super) trust: BTreeMap<String, Spanned<TrustTable>>,
     #[serde(default)]

@@ -9,6 +9,7 @@ mod credential;
 mod file;
 mod oauth;
 mod possession;
+mod saml;
 mod secrets;
 mod trust;
 
@@ -20,6 +21,7 @@ pub use self::connection::{ConnectionSettings, Reach};
 use self::file::{File, Place};
 pub use self::trust::Trust;
 use crate::control::issuer::LocalIssuerSettings;
+use crate::control::issuer::saml::SamlSettings;
 use crate::identity::IssuerSettings;
 use crate::identity::trust::Rule;
 use crate::policy::{PolicyError, PolicySet, Source};
@@ -88,6 +90,8 @@ pub struct Settings {
     pub trust: Vec<Rule>,
     /// The built-in issuer.
     pub local_issuer: Option<LocalIssuerSettings>,
+    /// People who log in at a SAML identity provider.
+    pub saml: Option<SamlSettings>,
     /// The folder with policies.
     pub policy_dir: PathBuf,
     /// The policies, parsed.
@@ -138,8 +142,10 @@ impl Settings {
         }
         let public_url =
             file.server.public_url.as_ref().map(|url| place.public_url(url)).transpose()?;
-        if file.issuer.is_empty() && file.local_issuer.is_none() {
-            let what = "at least one [[issuer]], or [local_issuer] with users, is needed";
+        let saml_key = file.saml.as_ref().and_then(|saml| saml.key()).map(in_base);
+        let saml = file.saml.map(|table| saml::check(table, base, &place)).transpose()?;
+        if file.issuer.is_empty() && file.local_issuer.is_none() && saml.is_none() {
+            let what = "at least one [[issuer]], [saml], or [local_issuer] with users, is needed";
             return Err(place.error(0, what));
         }
         let mut issuers = Vec::new();
@@ -178,11 +184,12 @@ impl Settings {
         let mut secret = vec![connection::real(&in_base(&file.server.data_dir))];
         secret.push(connection::real(path));
         secret.extend(tls.as_ref().map(|tls| connection::real(&tls.key)));
+        secret.extend(saml_key.as_deref().map(connection::real));
         let oauth = oauth::check(file.oauth, &issuers, &file.connection, &place)?;
         let lookups = issuers.iter().filter_map(|issuer| issuer.group_lookup.as_ref());
         secret.extend(lookups.map(|lookup| connection::real(&lookup.client_secret_file)));
         let sources = secrets::Sources::new(base, &place, file.vault, file.aws, file.azure)?;
-        let known = issuers.len() + usize::from(file.local_issuer.is_some());
+        let known = issuers.len() + usize::from(file.local_issuer.is_some() || saml.is_some());
         let connections = connection::check(file.connection, base, &secret, &sources, known)?;
         Ok(Self {
             file: path.to_owned(),
@@ -195,6 +202,7 @@ impl Settings {
             issuers,
             trust,
             local_issuer: file.local_issuer,
+            saml,
             policy_dir,
             policies,
             masker: std::sync::Arc::new(masker),

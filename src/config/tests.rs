@@ -353,3 +353,22 @@ fn trust_rules_that_are_wrong_are_placed() {
         assert!(line >= 7, "{to}: line {line}");
     }
 }
+
+#[test]
+fn saml_settings_are_checked() {
+    for (lines, at, word) in [
+        ("idp_metadata = \"token\"", 8, "metadata cannot be used"),
+        ("idp_metadata = \"token\"\nmax_session = \"1000h\"", 9, "at most"),
+        ("idp_metadata = \"token\"\nleeway = \"6m\"", 9, "300 s at most"),
+        ("idp_metadata = \"token\"\nentity_id = \" \"", 9, "empty"),
+        ("idp_metadata = \"token\"\nsigning_key = \"token\"", 9, "go together"),
+        ("idp_metadata = \"token\"\nidp_url = \"https://x\"", 9, "idp_url"),
+    ] {
+        let (line, _, what) = complaint(&format!("{MINIMAL}[saml]\n{lines}\n"));
+        assert_eq!(line, at, "{what}");
+        assert!(what.contains(word), "{what}");
+        assert!(!what.contains("s3cret"), "a file must not be quoted: {what}");
+    }
+    let missing = load(&format!("{MINIMAL}[saml]\nidp_metadata = \"idp.xml\"\n"));
+    assert!(matches!(missing, Err(ConfigError::Read { path, .. }) if path.ends_with("idp.xml")));
+}

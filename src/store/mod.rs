@@ -14,6 +14,7 @@ pub mod issuer;
 pub mod oauth;
 pub mod pins;
 pub mod requests;
+pub mod saml;
 mod subjects;
 mod workloads;
 
@@ -125,6 +126,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "oauth", include_str!("migrations/0007_oauth.sql")),
     (8, "grants", include_str!("migrations/0008_grants.sql")),
     (11, "log index", include_str!("migrations/0011_index.sql")),
+    (12, "saml", include_str!("migrations/0012_saml.sql")),
 ];
 
 fn migrations() -> Vec<Migration> {

@@ -41,6 +41,7 @@ mod providers;
 mod refused;
 mod resume;
 mod revoked;
+mod saml;
 mod scenarios;
 mod servers;
 mod serving;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         ("providers", providers::STORIES),
         ("browser", browser::STORIES),
         ("sharing", sharing::STORIES),
+        ("saml", saml::STORIES),
         ("servers", servers::STORIES),
         ("serving", serving::STORIES),
         ("children", children::STORIES),

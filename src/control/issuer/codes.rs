@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::saml::Person;
 use crate::types::{RandomError, Secret, random, sha256};
 
 /// Consonants without `Y`: a code spells no word, and none is mistaken for another (RFC 8628,
@@ -43,8 +44,17 @@ struct Flow {
 
 enum FlowState {
     Waiting,
-    Approved { user: String, at: i64 },
+    Approved { who: Who, at: i64 },
     Denied,
+}
+
+/// Who logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// The local user of this name.
+    Local(String),
+    /// Somebody whom the SAML identity provider vouched for.
+    Saml(Box<Person>),
 }
 
 /// A user code in its plain form: eight letters.
@@ -99,7 +109,7 @@ pub(super) enum Poll {
     /// Expired, used, or never there: for these the answer is the same.
     Gone,
     Approved {
-        user: String,
+        who: Who,
         scope: String,
         at: i64,
     },
@@ -174,8 +184,8 @@ impl Codes {
         let answer = match &flow.state {
             FlowState::Waiting => return Poll::Waiting,
             FlowState::Denied => Poll::Denied,
-            FlowState::Approved { user, at } => {
-                Poll::Approved { user: user.clone(), scope: flow.scope.clone(), at: *at }
+            FlowState::Approved { who, at } => {
+                Poll::Approved { who: who.clone(), scope: flow.scope.clone(), at: *at }
             }
         };
         flows.remove(&user_code);
@@ -192,8 +202,8 @@ impl Codes {
     }
 
     /// Answers a waiting flow; `false` when it no longer waits.
-    pub(super) fn approve(&self, code: &UserCode, user: &str, now: i64) -> bool {
-        self.answer(code, FlowState::Approved { user: user.to_owned(), at: now }, now)
+    pub(super) fn approve(&self, code: &UserCode, who: Who, now: i64) -> bool {
+        self.answer(code, FlowState::Approved { who, at: now }, now)
     }
 
     /// Denies a waiting flow; `false` when it no longer waits.
@@ -250,6 +260,10 @@ mod tests {
         codes.begin("openid".to_owned(), 5, 600, 1000).unwrap().unwrap()
     }
 
+    fn alice() -> Who {
+        Who::Local("alice".to_owned())
+    }
+
     #[test]
     fn codes_are_read_as_people_type_them() {
         let code = UserCode::draw().unwrap();
@@ -271,11 +285,10 @@ mod tests {
         let flow = begun(&codes);
         let device = flow.device_code.expose();
         assert_eq!(codes.poll(device, 1000), Poll::Waiting);
-        assert!(codes.approve(&flow.user_code, "alice", 1003));
-        assert!(!codes.approve(&flow.user_code, "mallory", 1003));
+        assert!(codes.approve(&flow.user_code, alice(), 1003));
+        assert!(!codes.approve(&flow.user_code, Who::Local("mallory".to_owned()), 1003));
         assert!(!codes.deny(&flow.user_code, 1003));
-        let approved =
-            Poll::Approved { user: "alice".to_owned(), scope: "openid".to_owned(), at: 1003 };
+        let approved = Poll::Approved { who: alice(), scope: "openid".to_owned(), at: 1003 };
         assert_eq!(codes.poll(device, 1005), approved);
         assert_eq!(codes.poll(device, 1010), Poll::Gone);
         assert_eq!(codes.standing(&flow.user_code, 1010), Standing::Unknown);
@@ -290,7 +303,7 @@ mod tests {
         assert_eq!(codes.poll(device, 1000), Poll::Waiting);
         assert_eq!(codes.poll(device, 1004), Poll::TooFast);
         assert_eq!(codes.poll(device, 1010), Poll::TooFast, "the interval is 10 now");
-        assert!(codes.approve(&flow.user_code, "alice", 1010));
+        assert!(codes.approve(&flow.user_code, alice(), 1010));
         assert!(matches!(codes.poll(device, 1025), Poll::Approved { .. }));
     }
 
@@ -298,7 +311,7 @@ mod tests {
     fn expired_and_guessed_codes_are_dead() {
         let codes = Codes::default();
         let flow = begun(&codes);
-        assert!(!codes.approve(&flow.user_code, "alice", 1600));
+        assert!(!codes.approve(&flow.user_code, alice(), 1600));
         assert_eq!(codes.poll(flow.device_code.expose(), 1600), Poll::Gone);
 
         let flow = begun(&codes);
@@ -307,7 +320,7 @@ mod tests {
             codes.wrong_password(&flow.user_code);
         }
         assert_eq!(codes.standing(&flow.user_code, 1000), Standing::Closed);
-        assert!(!codes.approve(&flow.user_code, "alice", 1000));
+        assert!(!codes.approve(&flow.user_code, alice(), 1000));
         assert_eq!(codes.poll(flow.device_code.expose(), 1000), Poll::Denied);
     }
 

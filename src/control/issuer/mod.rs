@@ -7,6 +7,7 @@
 //! | `codes` | device flows under way, in memory: a restart ends them, and users start again |
 //! | `limits` | how often a password may be guessed |
 //! | `page` | the page on which a user confirms |
+//! | [`saml`] | logging in at the organisation's SAML identity provider instead |
 //! | `token` | the token and revocation endpoints |
 //!
 //! It knows nothing of grants, and the rest of the server treats its tokens like any issuer's.
@@ -15,6 +16,7 @@ mod codes;
 mod limits;
 mod page;
 pub mod password;
+pub mod saml;
 mod token;
 
 use std::sync::Arc;
@@ -29,15 +31,18 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use crate::audit::Recorder;
 use crate::identity::fetch::{self, FetchError};
 use crate::identity::key::SigningKey;
 use crate::identity::oidc::{IssuerSettingsError, LoginKind};
 use crate::identity::{IssuerSettings, IssuerVerifier};
+use crate::mask::Masker;
 use crate::store::Store;
 use crate::types::{Clock, Identity, RandomError, Secret, random};
 use codes::Codes;
 use limits::Limits;
 use password::PasswordHash;
+use saml::{SamlParts, SamlSettingsError, ServiceProvider};
 
 /// Forms are small.
 const MAX_FORM: usize = 16 * 1024;
@@ -52,7 +57,7 @@ const ID_TOKEN_LIFE: i64 = 600;
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LocalIssuerSettings {
-    /// Who can log in.
+    /// Who can log in with a password.
     pub users: Vec<LocalUser>,
     /// The one client: the command line.
     #[serde(default = "default_client_id")]
@@ -66,6 +71,18 @@ pub struct LocalIssuerSettings {
     /// Seconds after which a login ends, however often it was refreshed.
     #[serde(default = "default_login_life")]
     pub login_lifetime: i64,
+}
+
+impl Default for LocalIssuerSettings {
+    fn default() -> Self {
+        Self {
+            users: Vec::new(),
+            client_id: default_client_id(),
+            poll_interval: default_interval(),
+            code_lifetime: default_code_life(),
+            login_lifetime: default_login_life(),
+        }
+    }
 }
 
 /// A local user.
@@ -120,6 +137,9 @@ pub enum LocalIssuerError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// SAML cannot be offered.
+    #[error("logging in over SAML cannot be offered")]
+    Saml(#[from] SamlSettingsError),
 }
 
 /// The built-in issuer. Cheap to clone.
@@ -141,9 +161,17 @@ struct Shared {
     clock: Arc<dyn Clock>,
     codes: Codes,
     limits: Limits,
+    saml: Option<SamlLogin>,
     checks: Arc<Semaphore>,
     /// Binds a form to its cookie; new at every start.
     form_key: aws_lc_rs::hmac::Key,
+}
+
+/// The service provider, and what it writes its refusals to.
+struct SamlLogin {
+    provider: Arc<ServiceProvider>,
+    recorder: Recorder,
+    masker: Arc<Masker>,
 }
 
 struct User {
@@ -166,6 +194,21 @@ impl LocalIssuer {
         store: Store,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LocalIssuerError> {
+        Self::with_saml(settings, None, base_url, key, store, clock)
+    }
+
+    /// As [`Self::new`], with people who log in over SAML, too.
+    ///
+    /// # Errors
+    /// [`LocalIssuerError`] naming the setting or user at fault.
+    pub fn with_saml(
+        settings: LocalIssuerSettings,
+        saml: Option<SamlParts>,
+        base_url: &str,
+        key: SigningKey,
+        store: Store,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, LocalIssuerError> {
         let base = base_url.trim_end_matches('/').to_owned();
         let url = fetch::safe_url(&base).map_err(LocalIssuerError::Url)?;
         let ranges = [
@@ -180,6 +223,11 @@ impl LocalIssuer {
         let users = read_users(&settings.users, &base)?;
         let iterations = users.iter().map(|user| user.password.iterations()).max();
         let form_key: [u8; 32] = random()?;
+        let saml = saml.map(|parts| -> Result<SamlLogin, LocalIssuerError> {
+            let provider = Arc::new(ServiceProvider::new(parts.settings, &base)?);
+            Ok(SamlLogin { provider, recorder: parts.recorder, masker: parts.masker })
+        });
+        let saml = saml.transpose()?;
         let shared = Shared {
             nobody: PasswordHash::of_nobody(iterations)?,
             form_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &form_key),
@@ -192,6 +240,7 @@ impl LocalIssuer {
             clock,
             codes: Codes::default(),
             limits: Limits::default(),
+            saml,
             checks: Arc::new(Semaphore::new(PARALLEL_CHECKS)),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -199,7 +248,8 @@ impl LocalIssuer {
 
     /// The issuer's routes, relative to its base URL: nest them there.
     pub fn router(&self) -> Router {
-        Router::new()
+        let routes = if self.shared.saml.is_some() { saml::pages::routes() } else { Router::new() };
+        routes
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/jwks", get(jwks))
             .route("/device_authorization", post(token::device_authorization))
@@ -266,6 +316,9 @@ fn read_users(users: &[LocalUser], base: &str) -> Result<Vec<User>, LocalIssuerE
         if texts.chain(&user.groups).any(|t| t.trim().is_empty() || t.chars().any(char::is_control))
         {
             return Err(bad("name, email and groups must not be empty or hold control characters"));
+        }
+        if user.name.starts_with(saml::SUB_PREFIX) {
+            return Err(bad("names that begin with `saml_` are for people who come over SAML"));
         }
         if read.iter().any(|other| other.identity.sub == user.name) {
             return Err(bad("the name is there twice"));

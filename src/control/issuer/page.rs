@@ -18,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
 use super::Shared;
-use super::codes::{Standing, UserCode};
+use super::codes::{Standing, UserCode, Who};
 use crate::control::page;
 use crate::types::{RandomError, Secret, random};
 
@@ -49,11 +49,12 @@ pub(super) struct Submitted {
 enum Action {
     Approve,
     Deny,
+    Saml,
 }
 
 /// What went wrong, for the user.
 #[derive(Clone, Copy)]
-enum Problem {
+pub(super) enum Problem {
     UnknownCode,
     ClosedCode,
     WrongPassword,
@@ -89,6 +90,7 @@ pub(super) async fn submit(
     };
     let problem = match form.action {
         Action::Deny => issuer.deny(&code),
+        Action::Saml => issuer.begin_saml(&headers, code.clone()),
         Action::Approve => {
             let password = form.password.unwrap_or_else(|| Secret::new(""));
             issuer.approve(&code, &form.name, password).await
@@ -101,7 +103,7 @@ pub(super) async fn submit(
 }
 
 impl Shared {
-    fn deny(&self, code: &UserCode) -> Result<Response, Problem> {
+    pub(super) fn deny(&self, code: &UserCode) -> Result<Response, Problem> {
         self.check_standing(code)?;
         if !self.codes.deny(code, self.now()) {
             return Err(Problem::ClosedCode);
@@ -132,7 +134,7 @@ impl Shared {
             return Err(Problem::WrongPassword);
         }
         self.limits.clear(name);
-        if !self.codes.approve(code, name, self.now()) {
+        if !self.codes.approve(code, Who::Local(name.to_owned()), self.now()) {
             return Err(Problem::ClosedCode);
         }
         let name = escape(name);
@@ -144,7 +146,7 @@ impl Shared {
         ))
     }
 
-    fn check_standing(&self, code: &UserCode) -> Result<(), Problem> {
+    pub(super) fn check_standing(&self, code: &UserCode) -> Result<(), Problem> {
         match self.codes.standing(code, self.now()) {
             Standing::Waiting => Ok(()),
             Standing::Unknown => Err(Problem::UnknownCode),
@@ -168,10 +170,8 @@ impl Shared {
     }
 
     /// Whether a submitted form is one that this page gave to this browser.
-    fn is_own_form(&self, headers: &HeaderMap, form_token: &str) -> bool {
-        if let Some(origin) = headers.get(header::ORIGIN)
-            && origin.as_bytes() != self.url.origin().ascii_serialization().as_bytes()
-        {
+    pub(super) fn is_own_form(&self, headers: &HeaderMap, form_token: &str) -> bool {
+        if !self.is_own_origin(headers) {
             return false;
         }
         let Some(cookie) = form_cookie(headers) else {
@@ -181,6 +181,12 @@ impl Shared {
             return false;
         };
         hmac::verify(&self.form_key, cookie.as_bytes(), &tag).is_ok()
+    }
+
+    /// Whether a form comes from a page of this server, as far as the browser says.
+    pub(super) fn is_own_origin(&self, headers: &HeaderMap) -> bool {
+        let own = self.url.origin().ascii_serialization();
+        headers.get(header::ORIGIN).is_none_or(|origin| origin.as_bytes() == own.as_bytes())
     }
 
     fn form(
@@ -220,16 +226,31 @@ impl Shared {
              <input type=\"hidden\" name=\"form_token\" value=\"{form_token}\">\
              <label for=\"user_code\">Code</label>\
              <input id=\"user_code\" name=\"user_code\" value=\"{code}\" required maxlength=\"16\" \
-             autocomplete=\"off\" autocapitalize=\"characters\" spellcheck=\"false\">\
-             <label for=\"name\">Name</label>\
-             <input id=\"name\" name=\"name\" value=\"{name}\" maxlength=\"{MAX_NAME}\" \
-             autocomplete=\"username\" autocapitalize=\"none\" spellcheck=\"false\">\
-             <label for=\"password\">Password</label>\
-             <input id=\"password\" name=\"password\" type=\"password\" \
-             autocomplete=\"current-password\">\
-             <p><button name=\"action\" value=\"approve\">Log in</button> \
-             <button name=\"action\" value=\"deny\" class=\"quiet\">Deny</button></p></form>"
+             autocomplete=\"off\" autocapitalize=\"characters\" spellcheck=\"false\">"
         );
+        let local = !self.users.is_empty();
+        if local {
+            let _infallible = write!(
+                body,
+                "<label for=\"name\">Name</label>\
+                 <input id=\"name\" name=\"name\" value=\"{name}\" maxlength=\"{MAX_NAME}\" \
+                 autocomplete=\"username\" autocapitalize=\"none\" spellcheck=\"false\">\
+                 <label for=\"password\">Password</label>\
+                 <input id=\"password\" name=\"password\" type=\"password\" \
+                 autocomplete=\"current-password\">"
+            );
+        }
+        let buttons = [
+            (local, "approve", "", "Log in"),
+            (self.saml.is_some(), "saml", "", "Log in with your organisation"),
+            (true, "deny", " class=\"quiet\"", "Deny"),
+        ];
+        body.push_str("<p>");
+        for (_, action, class, text) in buttons.into_iter().filter(|(shown, ..)| *shown) {
+            let _infallible =
+                write!(body, "<button name=\"action\" value=\"{action}\"{class}>{text}</button> ");
+        }
+        body.push_str("</p></form>");
         let status = problem.map_or(StatusCode::OK, Problem::status);
         let mut response =
             self.page(status, fresh.then_some(cookie.as_str()), "Log in to mcpx", &body);
@@ -240,7 +261,13 @@ impl Shared {
     }
 
     /// `body` is HTML made here, with everything from outside escaped.
-    fn page(&self, status: StatusCode, cookie: Option<&str>, title: &str, body: &str) -> Response {
+    pub(super) fn page(
+        &self,
+        status: StatusCode,
+        cookie: Option<&str>,
+        title: &str,
+        body: &str,
+    ) -> Response {
         let mut response = page::page(status, title, body);
         let headers = response.headers_mut();
         if let Some(cookie) = cookie {
@@ -289,7 +316,7 @@ impl Problem {
 }
 
 /// The cookie's value, if it has the shape that we give it.
-fn form_cookie(headers: &HeaderMap) -> Option<String> {
+pub(super) fn form_cookie(headers: &HeaderMap) -> Option<String> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let mut values = lines
         .flat_map(|line| line.split(';'))
@@ -305,7 +332,7 @@ fn new_cookie() -> Result<String, RandomError> {
     Ok(URL_SAFE_NO_PAD.encode(random::<32>()?))
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

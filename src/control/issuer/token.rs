@@ -13,10 +13,11 @@ use jsonwebtoken::{Algorithm, Header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::codes::Poll;
-use super::{ID_TOKEN_LIFE, Shared, User};
+use super::codes::{Poll, Who};
+use super::saml::SUB_PREFIX;
+use super::{ID_TOKEN_LIFE, Shared};
 use crate::store::issuer::{Family, Rotation, TokenHash};
-use crate::types::Secret;
+use crate::types::{Identity, Secret};
 
 /// The grant type of RFC 8628.
 pub(super) const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -149,33 +150,50 @@ struct IdToken<'a> {
 impl Shared {
     async fn redeem(&self, device_code: &Secret) -> Result<Tokens, Refusal> {
         let now = self.now();
-        let (name, scope, auth_time) = match self.codes.poll(device_code.expose(), now) {
+        let (who, scope, auth_time) = match self.codes.poll(device_code.expose(), now) {
             Poll::Waiting => return Err(Refusal::AuthorizationPending),
             Poll::TooFast => return Err(Refusal::SlowDown),
             Poll::Denied => return Err(Refusal::AccessDenied),
             Poll::Gone => return Err(Refusal::ExpiredToken),
-            Poll::Approved { user, scope, at } => (user, scope, at),
+            Poll::Approved { who, scope, at } => (who, scope, at),
         };
-        let user = self.user(&name).ok_or(Refusal::InvalidGrant)?;
+        let longest = now + self.settings.login_lifetime;
+        let (identity, credential, until) = match &who {
+            Who::Local(name) => {
+                let user = self.user(name).ok_or(Refusal::InvalidGrant)?;
+                (user.identity.clone(), user.credential.clone(), longest)
+            }
+            Who::Saml(person) => {
+                let saml = self.saml.as_ref().ok_or(Refusal::InvalidGrant)?;
+                let identity = person.identity(&self.base);
+                (identity, saml.provider.credential(), longest.min(person.until))
+            }
+        };
+        if until <= now {
+            return Err(Refusal::InvalidGrant);
+        }
         let refresh_token = if scope.split(' ').any(|scope| scope == "offline_access") {
             let token = Secret::generate().map_err(|_| Refusal::Unavailable)?;
             let family = Family {
                 id: new_family_id()?,
-                user_name: name.clone(),
+                user_name: identity.sub.clone(),
                 client_id: self.settings.client_id.clone(),
                 scope: scope.clone(),
-                credential: user.credential.clone(),
+                credential,
                 auth_time,
-                expires: now + self.settings.login_lifetime,
+                expires: until,
             };
             self.store.issuer_add_family(&family, &hash(&token)).await.map_err(unavailable)?;
+            if matches!(who, Who::Saml(_)) {
+                self.store.saml_add_login(&family.id, &identity).await.map_err(unavailable)?;
+            }
             // Each login pays for the removal of old ones.
             self.store.issuer_purge(now - PURGE_AFTER).await.map_err(unavailable)?;
             Some(token)
         } else {
             None
         };
-        self.tokens(user, refresh_token, scope, auth_time, now)
+        self.tokens(&identity, refresh_token, scope, (auth_time, now, until))
     }
 
     async fn refresh(&self, token: &Secret) -> Result<Tokens, Refusal> {
@@ -194,32 +212,48 @@ impl Shared {
                 return Err(Refusal::InvalidGrant);
             }
         };
-        let user = self.user(&family.user_name).filter(|user| user.credential == family.credential);
-        let Some(user) = user else {
-            // The user is gone or has another password.
+        let Some(identity) = self.identity_of(&family).await? else {
+            // The user is gone or has another password, or the identity provider is another.
             self.store.issuer_revoke_family(&family.id, now).await.map_err(unavailable)?;
             return Err(Refusal::InvalidGrant);
         };
-        self.tokens(user, Some(next), family.scope, family.auth_time, now)
+        let times = (family.auth_time, now, family.expires);
+        self.tokens(&identity, Some(next), family.scope, times)
+    }
+
+    /// Whose login it is, if it still holds.
+    async fn identity_of(&self, family: &Family) -> Result<Option<Identity>, Refusal> {
+        if !family.user_name.starts_with(SUB_PREFIX) {
+            let user = self.user(&family.user_name);
+            let user = user.filter(|user| user.credential == family.credential);
+            return Ok(user.map(|user| user.identity.clone()));
+        }
+        let saml = self.saml.as_ref();
+        if saml.is_none_or(|saml| saml.provider.credential() != family.credential) {
+            return Ok(None);
+        }
+        let kept = self.store.saml_login(&family.id).await.map_err(unavailable)?;
+        // The server may have got another address since.
+        Ok(kept.map(|kept| Identity { issuer: self.base.clone(), ..kept }))
     }
 
     fn tokens(
         &self,
-        user: &User,
+        identity: &Identity,
         refresh_token: Option<Secret>,
         scope: String,
-        auth_time: i64,
-        now: i64,
+        (auth_time, now, until): (i64, i64, i64),
     ) -> Result<Tokens, Refusal> {
+        let life = ID_TOKEN_LIFE.min(until - now);
         let claims = IdToken {
             iss: &self.base,
-            sub: &user.identity.sub,
+            sub: &identity.sub,
             aud: &self.settings.client_id,
-            exp: now + ID_TOKEN_LIFE,
+            exp: now + life,
             iat: now,
             auth_time,
-            email: user.identity.email.as_deref(),
-            groups: &user.identity.groups,
+            email: identity.email.as_deref(),
+            groups: &identity.groups,
         };
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(self.key.id().to_owned());
@@ -231,7 +265,7 @@ impl Shared {
         Ok(Tokens {
             access_token: access_token.expose().to_owned(),
             token_type: "Bearer",
-            expires_in: ID_TOKEN_LIFE,
+            expires_in: life,
             id_token,
             refresh_token: refresh_token.map(|token| token.expose().to_owned()),
             scope,

@@ -117,6 +117,13 @@ fn authority(url: &Url) -> String {
     url.authority().to_owned()
 }
 
+impl Form {
+    /// What a field holds.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+}
+
 impl Page {
     /// The page's form.
     ///

@@ -16,6 +16,7 @@ pub mod quirky;
 pub mod raw;
 pub mod relay;
 pub mod runner;
+pub mod saml;
 pub mod site;
 pub mod sse;
 pub mod tap;

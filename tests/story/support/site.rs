@@ -68,6 +68,23 @@ impl<'a> Site<'a> {
         }
     }
 
+    /// An organisation without an OpenID provider: what else people log in with is in `extra`.
+    pub fn alone(world: &'a World) -> Self {
+        Self {
+            world,
+            issuer: String::new(),
+            connections: String::new(),
+            policies: vec![("engineers.cedar".to_owned(), ENGINEERS.to_owned())],
+            listen: "127.0.0.1:0".to_owned(),
+            server: String::new(),
+            data_dir: "data".to_owned(),
+            grant_ttl: "15m".to_owned(),
+            wait: "30s".to_owned(),
+            expire: "10m".to_owned(),
+            extra: String::new(),
+        }
+    }
+
     /// Registers a server at a URL.
     pub fn http(mut self, name: &str, url: &str) -> Self {
         write!(self.connections, "\n[[connection]]\nname = {name:?}\nurl = {url:?}\n").unwrap();
@@ -160,6 +177,13 @@ impl<'a> Site<'a> {
         }
         let Self { issuer, connections, data_dir, grant_ttl, wait, expire, extra, .. } = self;
         let Self { listen, server, .. } = self;
+        let issuer = match issuer.as_str() {
+            "" => String::new(),
+            url => format!(
+                "[[issuer]]\nname = \"corp\"\nurl = {url:?}\nclient_id = \"mcpx-cli\"\n\
+                 scopes = [\"openid\", \"offline_access\", \"email\", \"groups\"]\n"
+            ),
+        };
         self.world.write(
             "server/mcpx.toml",
             &format!(
@@ -168,12 +192,7 @@ listen = {listen:?}
 data_dir = {data_dir:?}
 {server}
 
-[[issuer]]
-name = "corp"
-url = {issuer:?}
-client_id = "mcpx-cli"
-scopes = ["openid", "offline_access", "email", "groups"]
-
+{issuer}
 [policy]
 dir = "policies"
 

@@ -24,10 +24,13 @@ pub(super) enum How {
     Consented(Box<Consenting>, OnceLock<Arc<dyn Consents>>),
 }
 
+/// A job may have a person's id.
+type Whose = (SubjectId, SubjectKind);
+
 /// The tokens of all subjects for one connection.
 pub(super) struct Tokens {
     shared: Arc<Shared>,
-    kept: Mutex<HashMap<(SubjectId, SubjectKind), Arc<Kept<Maker>>>>,
+    kept: Mutex<HashMap<Whose, Arc<Kept<Maker>>>>,
 }
 
 pub(super) struct Shared {

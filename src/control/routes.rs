@@ -111,7 +111,7 @@ async fn describe(State(control): State<Arc<Control>>) -> Json<Value> {
         "token_endpoint": format!("{}/oauth/token", control.public_url),
         "jwks_uri": format!("{}/.well-known/jwks.json", control.public_url),
         // As RFC 8414, RFC 9449 and RFC 8705 name these.
-        "dpop_signing_alg_values_supported": ["ES256"],
+        "dpop_signing_alg_values_supported": ["EdDSA", "ES256"],
         "tls_client_certificate_bound_access_tokens": control.certificates,
         "api": control.api_url(),
         "log_key": control.log_key,

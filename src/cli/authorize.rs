@@ -10,7 +10,7 @@ use crate::cli::error::{CliError, Kind};
 use crate::cli::login::{may_open_browser, open_address};
 use crate::cli::text::clean;
 use crate::cli::ui::{BAD, GOOD, STRONG, styled};
-use crate::types::ConnectionName;
+use crate::types::{ConnectionName, Secret};
 
 /// How long somebody may take, as the server has it.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -67,16 +67,13 @@ pub async fn run(args: AuthorizeArgs, context: &Context) -> Result<(), CliError>
         open_address(&asked.url);
     }
     let waiting = ui.spinner("waiting for you to agree");
+    let state = Secret::new(asked.state.clone());
     let brought = tokio::select! {
-        brought = tokio::time::timeout(PATIENCE, redirect.brought()) => brought.ok().flatten(),
+        brought = tokio::time::timeout(PATIENCE, redirect.brought(state)) => brought.ok().flatten(),
         _ = tokio::signal::ctrl_c() => None,
     };
     drop(waiting);
     let brought = brought.ok_or_else(|| CliError::failure("you have not agreed in time"))?;
-    if brought.state.as_deref() != Some(&asked.state) {
-        let what = "the browser brought the answer to another question";
-        return Err(CliError::failure(what).hint(format!("run `mcpx authorize {name}` again")));
-    }
     let Some(code) = brought.code else {
         let why = clean(brought.error.as_deref().unwrap_or("no code"));
         let what = format!("the MCP server's authorization server says no: {why}");

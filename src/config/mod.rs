@@ -161,6 +161,9 @@ impl Settings {
             issuers.push(issuer);
         }
         let trust = trust::check(file.trust, base, &place)?;
+        for issuer in &mut issuers {
+            issuer.signs_for_jobs |= trust.iter().any(|rule| rule.issuer == issuer.url);
+        }
         let masking_at = file.masking.as_ref().map_or(0, |rules| rules.span().start);
         let rules = file.masking.map(toml::Spanned::into_inner).unwrap_or_default();
         let masker =

@@ -88,6 +88,11 @@ pub enum TokenError {
         /// What is wrong with it.
         why: String,
     },
+    /// The issuer signs tokens for jobs as well, and this one does not come of a login.
+    #[error(
+        "the token bears no sign of a login (auth_time or nonce), and its issuer signs jobs' tokens too"
+    )]
+    NoLogin,
     /// A claim is missing or is not what it has to be.
     #[error("the token's claim {name} {fault}")]
     Claim {
@@ -116,6 +121,7 @@ impl TokenError {
             Self::GroupsUnavailable { .. } => "groups_unavailable",
             Self::IssuerUnreachable { .. } => "issuer_unreachable",
             Self::IssuerUnusable { .. } => "issuer_unusable",
+            Self::NoLogin => "token_no_login",
             Self::Claim { .. } => "token_claim",
         }
     }
@@ -142,6 +148,7 @@ impl TokenError {
             (_, Self::UnknownKey(_)) => Some(
                 "if the issuer has just changed its keys, try again in a minute; else run `mcpx login` again",
             ),
+            (_, Self::NoLogin) => Some("a job comes in under a trust rule: mcpx login --workload"),
             (Fault::Caller, _) => Some("run `mcpx login` again"),
             (Fault::Issuer, _) => None,
         }

@@ -173,6 +173,11 @@ impl IssuerVerifier {
             return Err(wrong_audience());
         }
         check_times(claims.exp.0, claims.nbf.map(|t| t.0), claims.iat.map(|t| t.0), now, LEEWAY)?;
+        // Whoever writes a job may choose its token's audience, and so make it look like a login's.
+        let logged_in = claims.rest.contains_key("auth_time") || claims.rest.contains_key("nonce");
+        if self.settings.signs_for_jobs && !logged_in {
+            return Err(TokenError::NoLogin);
+        }
         if claims.sub.is_empty() || claims.sub.len() > MAX_SUB || !printable(&claims.sub) {
             return Err(malformed("sub is empty, too long or not printable"));
         }

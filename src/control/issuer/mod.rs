@@ -286,6 +286,7 @@ impl LocalIssuer {
             resource: None,
             published_client_secret: None,
             algorithms: vec![jsonwebtoken::Algorithm::ES256],
+            signs_for_jobs: false,
         }
     }
 

@@ -56,6 +56,11 @@ pub struct IssuerSettings {
     /// Accepted signature algorithms.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<Algorithm>,
+    /// Whether it signs tokens for jobs and services as well, whose owners choose their audience: then
+    /// a person's identity token must bear the sign of a login, `auth_time` or `nonce`. Where a trust
+    /// rule names the issuer, it does.
+    #[serde(default)]
+    pub signs_for_jobs: bool,
 }
 
 fn default_client_id() -> String {

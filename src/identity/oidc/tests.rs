@@ -122,6 +122,21 @@ async fn accepts_a_good_token() {
 }
 
 #[tokio::test]
+async fn a_job_s_token_is_no_login() {
+    let key = SigningKey::generate().unwrap();
+    let fake = Fake::start(vec![public(&key)]).await;
+    let settings = IssuerSettings { signs_for_jobs: true, ..settings(&fake.url) };
+    let verifier = IssuerVerifier::new(settings, fetch::client(Route::Direct).unwrap()).unwrap();
+    let refused = verifier.verify(&sign(&key, &fake.claims()), NOW).await;
+    assert_eq!(refused.err().unwrap().code(), "token_no_login");
+    for (claim, value) in [("auth_time", json!(NOW - 5)), ("nonce", json!("n"))] {
+        let mut claims = fake.claims();
+        claims[claim] = value;
+        assert!(verifier.verify(&sign(&key, &claims), NOW).await.is_ok(), "{claim}");
+    }
+}
+
+#[tokio::test]
 async fn accepts_rsa_and_ed25519() {
     let rsa: Pkcs8V1Der<'_> = KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap();
     let pem = format!(

@@ -246,6 +246,11 @@ impl Said {
         let names = ["client_id", "azp", "appid", "cid"];
         let named = names.iter().find(|name| self.0.contains_key(**name)).unwrap_or(&"client_id");
         let client = self.text(named)?.to_owned();
+        // RFC 9068, section 5: a service's own token names the service as its subject.
+        if sub == client {
+            let fault = "names the client: it is a service's own, and no person's";
+            return Err(TokenError::Claim { name: "sub", fault });
+        }
         let jti = self.optional_text("jti")?;
         if whole && jti.is_none() {
             return Err(TokenError::Claim { name: "jti", fault: "is missing" });

@@ -164,7 +164,8 @@ impl Store {
         Ok(())
     }
 
-    /// The grants that are alive and meant.
+    /// The grants that are alive and meant. One of MCP's own OAuth lives on when its token has run out,
+    /// since the client's next one renews it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -184,7 +185,9 @@ impl Store {
             }
         };
         let sql = sqlx::AssertSqlSafe(format!(
-            "{COLUMNS} WHERE g.revoked_at IS NULL AND g.expires_at > $1 AND {meant}"
+            "{COLUMNS} WHERE g.revoked_at IS NULL AND {meant}
+               AND (g.expires_at > $1
+                    OR g.ends_at > $1 AND g.id IN (SELECT grant_id FROM oauth_grants))"
         ));
         let rows =
             sqlx::query(sql).bind(now.as_millisecond()).bind(value).fetch_all(&self.pool).await?;

@@ -136,3 +136,54 @@ impl Store {
         Ok(revoked > 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::grants::{GrantRow, Which};
+    use crate::types::{Identity, SessionId};
+
+    #[tokio::test]
+    async fn one_whose_token_has_run_out_can_still_be_revoked() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("mcpx.db")).await.unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let identity =
+            Identity { issuer: "i".into(), sub: "s".into(), email: None, groups: vec![] };
+        let subject = store.subject(identity, at(0)).await.unwrap();
+        let connection: ConnectionName = "crm".parse().unwrap();
+        let grant = || GrantRow {
+            id: GrantId::generate().unwrap(),
+            session: SessionId::generate().unwrap(),
+            subject: subject.clone(),
+            connection: connection.clone(),
+            thumbprint: "bearer".to_owned(),
+            reason: None,
+            issued_at: at(0),
+            expires_at: at(300),
+            ends_at: at(3600),
+            revoked_at: None,
+            ended_by: None,
+            scope: Default::default(),
+            approval: None,
+            approver: None,
+        };
+        let (access, other) = (grant(), grant());
+        store.insert_grant(&access).await.unwrap();
+        store.insert_grant(&other).await.unwrap();
+        let key = AccessKey {
+            subject: &subject.id,
+            connection: &connection,
+            client: "client",
+            login: "",
+        };
+        store.insert_access_grant(&access.id, key, 0).await.unwrap();
+        let live = async |second| {
+            let live = store.live_grants(&Which::Connection(connection.clone()), at(second)).await;
+            live.unwrap().into_iter().map(|row| row.id).collect::<Vec<_>>()
+        };
+        assert_eq!(live(299).await.len(), 2);
+        assert_eq!(live(301).await, [access.id.clone()]);
+        assert!(live(3600).await.is_empty());
+    }
+}

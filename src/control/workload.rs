@@ -66,6 +66,12 @@ impl Control {
         key: &Confirmation,
         now: Timestamp,
     ) -> Result<Proven, ApiError> {
+        // What a balancer says of a certificate is weaker than a proof, and no job needs it.
+        let Confirmation::Key(_) = key else {
+            let message = "a job's token is bound to a key: exactly one DPoP proof is needed";
+            let status = StatusCode::BAD_REQUEST;
+            return Err(ApiError::new(status, "invalid_dpop_proof", "dpop_missing", message));
+        };
         let admitted = self
             .trust
             .admit(token.expose(), rule, now.as_second())

@@ -44,10 +44,12 @@ impl Scope {
         if self.0.is_none() {
             return true;
         }
-        // What names nothing and is in no group may do anything at all.
+        // What names nothing and is in no group may do anything at all; a task may be of any tool,
+        // and of anybody.
+        let groups = call.row().groups;
         let unknown = call.direction == Direction::ClientToServer
             && *call.target() == Target::Connection
-            && call.row().groups.is_empty();
+            && (groups.is_empty() || groups.contains(&"tasks"));
         !unknown
             && self.reaches(call.target())
             && call.mentions().iter().all(|target| self.reaches(target))

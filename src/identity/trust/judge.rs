@@ -188,7 +188,9 @@ impl Trusted {
 
         self.judge_times(token, now, &mut judgement);
         let audience = token.audience().and_then(|found| {
-            let ours = found.iter().any(|one| self.audience.iter().any(|own| own == one));
+            // Whoever else it is for could use it here before the job does.
+            let ours = !found.is_empty()
+                && found.iter().all(|one| self.audience.iter().any(|own| own == one));
             let expected = self.audience.join(" or ");
             ours.then_some(()).ok_or(TokenError::WrongAudience { expected })
         });

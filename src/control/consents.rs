@@ -6,9 +6,12 @@
 //! only with what this server alone knows (PKCE), for the subject who began, within ten minutes.
 //!
 //! Tokens lie in the database sealed (AES-256-GCM-SIV, bound to subject and connection) under a key
-//! in a file of its own. That somebody agreed, and that they took it back, is on record first.
+//! in a file of its own. That somebody agreed, and that they took it back, is on record first. Both
+//! wait until no refresh of what was kept is under way, and are done to the end even if whoever asked
+//! for it does not wait.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Path, State};
@@ -27,10 +30,12 @@ use super::session::ApiCaller;
 use crate::audit::{Entry, Record, RefusalStage};
 use crate::gateway::seal::{Of, Seal, Sealed};
 use crate::policy::{Facts, Scope};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::types::{Clock, ConnectionName, Secret, Subject, SubjectId};
 use crate::upstream::credential::Credential;
-use crate::upstream::credential::consent::{Consent, ConsentError, Consenting, Consents};
+use crate::upstream::credential::consent::{
+    Consent, ConsentError, Consenting, Consents, Seen, Turn, Turns,
+};
 
 /// How long a user may take to agree, in seconds.
 const OPEN: i64 = 600;
@@ -58,6 +63,7 @@ struct Kept {
     store: Store,
     seal: Arc<Seal>,
     clock: Arc<dyn Clock>,
+    turns: Arc<Turns>,
 }
 
 /// The consents to one connection.
@@ -74,7 +80,7 @@ impl ConsentDesk {
         seal: Seal,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let kept = Kept { store, seal: Arc::new(seal), clock };
+        let kept = Kept { store, seal: Arc::new(seal), clock, turns: Arc::default() };
         for (connection, credential) in &connections {
             let of = Of1 { connection: connection.clone(), kept: kept.clone() };
             let of: Arc<dyn Consents> = Arc::new(of);
@@ -165,8 +171,11 @@ async fn finish(
     Path(name): Path<String>,
     Json(given): Json<Finish>,
 ) -> Answer {
-    let finished = desk.finish(&control, &subject, &name, given).await;
-    on_record(&control, finished).await
+    to_the_end(async move {
+        let finished = desk.finish(&control, &subject, &name, given).await;
+        on_record(&control, finished).await
+    })
+    .await
 }
 
 async fn forget(
@@ -175,8 +184,16 @@ async fn forget(
     ApiCaller(subject): ApiCaller,
     Path(name): Path<String>,
 ) -> Answer {
-    let forgotten = desk.forget(&control, &subject, &name).await;
-    on_record(&control, forgotten).await
+    to_the_end(async move {
+        let forgotten = desk.forget(&control, &subject, &name).await;
+        on_record(&control, forgotten).await
+    })
+    .await
+}
+
+/// In a task of its own: whoever hangs up does not leave what is on record undone.
+async fn to_the_end(task: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    tokio::spawn(task).await.unwrap_or_else(|error| Err(ApiError::internal(&error)))
 }
 
 impl ConsentDesk {
@@ -237,26 +254,28 @@ impl ConsentDesk {
         })?;
         let record =
             Record::ConsentGiven { connection: connection.clone(), subject: subject.id.clone() };
-        control.recorder.append(Entry { record, body: None }).await?;
+        let recorded = async {
+            control.recorder.append(Entry { record, body: None }).await?;
+            Ok(())
+        };
         let of = Of1 { connection: connection.clone(), kept: self.kept.clone() };
-        of.put(&subject.id, &consent).await.map_err(|error| ApiError::internal(&error))?;
-        credential.forget(&subject.id);
+        of.agree(credential, &subject.id, &consent, recorded).await?;
         let renews = consent.refresh.is_some();
         Ok(Json(json!({ "connection": connection, "agreed": true, "renews": renews })))
     }
 
     async fn forget(&self, control: &Control, subject: &Subject, name: &str) -> Answer {
         let (connection, credential, _) = self.connection(control, subject, name)?;
-        let there = self.kept.store.consent(&subject.id, &connection).await?.is_some();
-        if there {
-            let record = Record::ConsentForgotten {
-                connection: connection.clone(),
-                subject: subject.id.clone(),
-            };
+        let record = Record::ConsentForgotten {
+            connection: connection.clone(),
+            subject: subject.id.clone(),
+        };
+        let recorded = async {
             control.recorder.append(Entry { record, body: None }).await?;
-            self.kept.store.delete_consent(&subject.id, &connection).await?;
-        }
-        credential.forget(&subject.id);
+            Ok(())
+        };
+        let of = Of1 { connection: connection.clone(), kept: self.kept.clone() };
+        let there = of.take_back(credential, &subject.id, recorded).await?;
         Ok(Json(json!({ "connection": connection, "agreed": false, "forgotten": there })))
     }
 }
@@ -290,7 +309,41 @@ impl Of1 {
         Of { subject, connection: &self.connection, session: None }
     }
 
-    async fn get(&self, subject: &SubjectId) -> Result<Option<Consent>, ConsentError> {
+    /// Keeps what a subject agreed to, in place of what there was, once that is on record.
+    async fn agree(
+        &self,
+        credential: &Credential,
+        subject: &SubjectId,
+        consent: &Consent,
+        recorded: impl Future<Output = Result<(), ApiError>> + Send,
+    ) -> Result<(), ApiError> {
+        let internal = |error| ApiError::internal(&error);
+        let _turn = self.kept.turns.at(subject, &self.connection).await.map_err(internal)?;
+        recorded.await?;
+        self.put(subject, consent).await.map_err(internal)?;
+        credential.forget(subject);
+        Ok(())
+    }
+
+    /// Forgets what a subject agreed to, once that is on record; says whether there was something.
+    async fn take_back(
+        &self,
+        credential: &Credential,
+        subject: &SubjectId,
+        recorded: impl Future<Output = Result<(), ApiError>> + Send,
+    ) -> Result<bool, ApiError> {
+        let turn = self.kept.turns.at(subject, &self.connection).await;
+        let _turn = turn.map_err(|error| ApiError::internal(&error))?;
+        let there = self.kept.store.consent(subject, &self.connection).await?.is_some();
+        if there {
+            recorded.await?;
+            self.kept.store.delete_consent(subject, &self.connection).await?;
+        }
+        credential.forget(subject);
+        Ok(there)
+    }
+
+    async fn get(&self, subject: &SubjectId) -> Result<Option<(Consent, Seen)>, ConsentError> {
         #[derive(Deserialize)]
         struct Stored {
             refresh: Option<Secret>,
@@ -312,10 +365,11 @@ impl Of1 {
         })?);
         let Stored { refresh, access, until } =
             serde_json::from_str(text.expose()).map_err(unreadable)?;
-        Ok(Some(Consent { refresh, access, until }))
+        Ok(Some((Consent { refresh, access, until }, Seen(sealed))))
     }
 
-    async fn put(&self, subject: &SubjectId, consent: &Consent) -> Result<(), ConsentError> {
+    /// Two of the same never are the same: each is sealed with a nonce of its own.
+    fn sealed(&self, subject: &SubjectId, consent: &Consent) -> Result<String, ConsentError> {
         let text = json!({
             "refresh": consent.refresh.as_ref().map(Secret::expose),
             "access": consent.access.expose(),
@@ -323,49 +377,87 @@ impl Of1 {
         });
         let text = Secret::new(text.to_string());
         let sealed = self.kept.seal.seal(Sealed::Consent, text.expose(), self.of(subject));
-        let sealed = sealed.ok_or_else(|| ConsentError("it cannot be sealed".to_owned()))?;
-        let now = self.kept.clock.now();
-        let put = self.kept.store.put_consent(subject, &self.connection, &sealed, now).await;
-        put.map_err(|error| {
-            tracing::error!(%error, "a consent cannot be kept");
-            ConsentError("what was agreed to cannot be kept".to_owned())
-        })
+        sealed.ok_or_else(|| ConsentError("it cannot be sealed".to_owned()))
     }
 
-    async fn delete(&self, subject: &SubjectId) -> Result<(), ConsentError> {
-        let deleted = self.kept.store.delete_consent(subject, &self.connection).await;
-        deleted.map(drop).map_err(|error| {
+    async fn put(&self, subject: &SubjectId, consent: &Consent) -> Result<(), ConsentError> {
+        let sealed = self.sealed(subject, consent)?;
+        let now = self.kept.clock.now();
+        let put = self.kept.store.put_consent(subject, &self.connection, &sealed, now).await;
+        put.map_err(|error| unkept(&error))
+    }
+
+    async fn swap(
+        &self,
+        subject: &SubjectId,
+        Seen(seen): &Seen,
+        consent: &Consent,
+    ) -> Result<bool, ConsentError> {
+        let sealed = self.sealed(subject, consent)?;
+        let now = self.kept.clock.now();
+        let store = &self.kept.store;
+        let swapped = store.replace_consent(subject, &self.connection, seen, &sealed, now).await;
+        swapped.map_err(|error| unkept(&error))
+    }
+
+    async fn delete(&self, subject: &SubjectId, Seen(seen): &Seen) -> Result<bool, ConsentError> {
+        let deleted = self.kept.store.void_consent(subject, &self.connection, seen).await;
+        deleted.map_err(|error| {
             tracing::error!(%error, "a consent cannot be forgotten");
             ConsentError("what was agreed to cannot be forgotten".to_owned())
         })
     }
 }
 
+fn unkept(error: &StoreError) -> ConsentError {
+    tracing::error!(%error, "a consent cannot be kept");
+    ConsentError("what was agreed to cannot be kept".to_owned())
+}
+
 impl Consents for Of1 {
+    fn turn<'a>(&'a self, subject: &'a SubjectId) -> BoxFuture<'a, Result<Turn, ConsentError>> {
+        Box::pin(self.kept.turns.at(subject, &self.connection))
+    }
+
     fn load<'a>(
         &'a self,
         subject: &'a SubjectId,
-    ) -> BoxFuture<'a, Result<Option<Consent>, ConsentError>> {
+    ) -> BoxFuture<'a, Result<Option<(Consent, Seen)>, ConsentError>> {
         Box::pin(self.get(subject))
     }
 
-    fn keep<'a>(
+    fn replace<'a>(
         &'a self,
         subject: &'a SubjectId,
+        seen: &'a Seen,
         consent: &'a Consent,
-    ) -> BoxFuture<'a, Result<(), ConsentError>> {
-        Box::pin(self.put(subject, consent))
+    ) -> BoxFuture<'a, Result<bool, ConsentError>> {
+        Box::pin(self.swap(subject, seen, consent))
     }
 
-    fn forget<'a>(&'a self, subject: &'a SubjectId) -> BoxFuture<'a, Result<(), ConsentError>> {
-        Box::pin(self.delete(subject))
+    fn void<'a>(
+        &'a self,
+        subject: &'a SubjectId,
+        seen: &'a Seen,
+    ) -> BoxFuture<'a, Result<bool, ConsentError>> {
+        Box::pin(self.delete(subject, seen))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use axum::Form;
+    use reqwest::header::AUTHORIZATION;
+    use tokio::sync::Semaphore;
+    use tokio::task::JoinHandle;
+
     use super::*;
-    use crate::types::SystemClock;
+    use crate::types::{Identity, SubjectKind, SystemClock};
+    use crate::upstream::secret::ask;
+    use crate::upstream::token::{ClientAuth, TokenEndpoint};
 
     #[test]
     fn a_code_goes_back_to_who_asked_alone() {
@@ -387,16 +479,17 @@ mod tests {
         }
     }
 
+    fn kept(store: Store) -> Kept {
+        let seal = Arc::new(Seal::new(&[7; 32]).unwrap());
+        Kept { store, seal, clock: Arc::new(SystemClock), turns: Arc::default() }
+    }
+
     #[tokio::test]
     async fn what_is_kept_is_sealed_and_for_one_subject_and_connection() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mcpx.db");
         let store = Store::open(&path).await.unwrap();
-        let kept = Kept {
-            store: store.clone(),
-            seal: Arc::new(Seal::new(&[7; 32]).unwrap()),
-            clock: Arc::new(SystemClock),
-        };
+        let kept = kept(store.clone());
         let of = |name: &str| Of1 { connection: name.parse().unwrap(), kept: kept.clone() };
         let (alice, bob) = (SubjectId::generate().unwrap(), SubjectId::generate().unwrap());
         let crm = of("crm");
@@ -406,7 +499,7 @@ mod tests {
             until: 9,
         };
         crm.put(&alice, &consent).await.unwrap();
-        let found = crm.get(&alice).await.unwrap().unwrap();
+        let (found, seen) = crm.get(&alice).await.unwrap().unwrap();
         assert!(found.refresh.unwrap().matches("refresh-hunter2") && found.until == 9);
         assert!(
             crm.get(&bob).await.unwrap().is_none() && of("x").get(&alice).await.unwrap().is_none()
@@ -419,7 +512,185 @@ mod tests {
             let bytes = std::fs::read(file.unwrap().path()).unwrap();
             assert!(memchr::memmem::find(&bytes, b"hunter2").is_none());
         }
-        crm.delete(&alice).await.unwrap();
+        assert!(crm.delete(&alice, &seen).await.unwrap());
         assert!(crm.get(&alice).await.unwrap().is_none());
+    }
+
+    struct Refreshing {
+        asked: Mutex<Vec<String>>,
+        let_go: Semaphore,
+        refuses: AtomicBool,
+    }
+
+    async fn token(
+        State(server): State<Arc<Refreshing>>,
+        Form(form): Form<HashMap<String, String>>,
+    ) -> (StatusCode, Json<Value>) {
+        server.asked.lock().unwrap().push(form["refresh_token"].clone());
+        server.let_go.acquire().await.unwrap().forget();
+        if server.refuses.load(Ordering::SeqCst) {
+            return (StatusCode::BAD_REQUEST, Json(json!({ "error": "invalid_grant" })));
+        }
+        let given = json!({ "access_token": "refreshed", "refresh_token": "rotated",
+            "token_type": "bearer", "expires_in": 3600 });
+        (StatusCode::OK, Json(given))
+    }
+
+    /// It, and one user who agreed to `first`.
+    struct Scene {
+        server: Arc<Refreshing>,
+        of: Arc<Of1>,
+        credential: Credential,
+        alice: Subject,
+        _dir: tempfile::TempDir,
+    }
+
+    fn agreed(name: &str, seconds: i64) -> Consent {
+        Consent {
+            refresh: Some(Secret::new(format!("{name}-refresh"))),
+            access: Secret::new(format!("{name}-access")),
+            until: SystemClock.now_seconds() + seconds,
+        }
+    }
+
+    impl Scene {
+        /// With the refresh of `first` under way.
+        async fn start() -> (Self, JoinHandle<String>) {
+            let server = Arc::new(Refreshing {
+                asked: Mutex::default(),
+                let_go: Semaphore::new(0),
+                refuses: false.into(),
+            });
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+            let router = Router::new().route("/", post(token)).with_state(Arc::clone(&server));
+            tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
+            let http = ask::client(None).unwrap();
+            let endpoint =
+                TokenEndpoint::new(url.clone(), "gate".to_owned(), ClientAuth::Public, http);
+            let (issuer, resource, scope) = (None, None, None);
+            let consenting = Consenting { endpoint, authorization: url, issuer, resource, scope };
+            let credential = Credential::consented(AUTHORIZATION, consenting);
+            let dir = tempfile::tempdir().unwrap();
+            let kept = kept(Store::open(&dir.path().join("mcpx.db")).await.unwrap());
+            let of = Arc::new(Of1 { connection: "crm".parse().unwrap(), kept });
+            let consents: Arc<dyn Consents> = Arc::clone(&of) as _;
+            credential.kept_by(&consents);
+            let identity =
+                Identity { issuer: "i".into(), sub: "alice".into(), email: None, groups: vec![] };
+            let id = SubjectId::generate().unwrap();
+            let alice = Subject { id, kind: SubjectKind::Person, identity };
+            of.put(&alice.id, &agreed("first", 1)).await.unwrap();
+            let scene = Self { server, of, credential, alice, _dir: dir };
+            let first = scene.used();
+            while scene.asked().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            (scene, first)
+        }
+
+        /// What a call of hers sends, or what keeps it from going out.
+        fn used(&self) -> JoinHandle<String> {
+            let (credential, alice) = (self.credential.clone(), self.alice.clone());
+            tokio::spawn(async move {
+                match credential.value(&alice).await {
+                    Ok(value) => value.to_str().unwrap().to_owned(),
+                    Err(error) if error.wants_consent() => "no consent".to_owned(),
+                    Err(error) => error.to_string(),
+                }
+            })
+        }
+
+        fn asked(&self) -> Vec<String> {
+            self.server.asked.lock().unwrap().clone()
+        }
+
+        async fn there(&self) -> Option<String> {
+            let there = self.of.get(&self.alice.id).await.unwrap();
+            there.map(|(consent, _)| consent.refresh.unwrap().expose().to_owned())
+        }
+    }
+
+    async fn a_while() {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+
+    #[tokio::test]
+    async fn a_user_who_takes_it_back_waits_for_the_refresh_and_nothing_is_left() {
+        let (scene, first) = Scene::start().await;
+        let on_record = Arc::new(AtomicBool::new(false));
+        let (of, credential) = (Arc::clone(&scene.of), scene.credential.clone());
+        let (alice, recorded) = (scene.alice.id.clone(), Arc::clone(&on_record));
+        let back = tokio::spawn(async move {
+            let recorded = async move {
+                recorded.store(true, Ordering::SeqCst);
+                Ok(())
+            };
+            of.take_back(&credential, &alice, recorded).await.is_ok_and(|there| there)
+        });
+        a_while().await;
+        assert!(!back.is_finished() && !on_record.load(Ordering::SeqCst));
+        // Another maker does not use the same refresh token beside it.
+        scene.credential.forget(&scene.alice.id);
+        let second = scene.used();
+        a_while().await;
+        assert_eq!(scene.asked(), ["first-refresh"]);
+        scene.server.let_go.add_permits(9);
+        assert_eq!(first.await.unwrap(), "Bearer refreshed");
+        assert!(back.await.unwrap() && on_record.load(Ordering::SeqCst));
+        assert_eq!(second.await.unwrap(), "no consent");
+        assert_eq!(scene.used().await.unwrap(), "no consent");
+        assert_eq!((scene.there().await, scene.asked().len()), (None, 1));
+    }
+
+    #[tokio::test]
+    async fn a_user_who_agrees_anew_waits_for_the_refresh_and_the_newer_one_is_used() {
+        let (scene, first) = Scene::start().await;
+        let (of, credential) = (Arc::clone(&scene.of), scene.credential.clone());
+        let alice = scene.alice.id.clone();
+        let anew = tokio::spawn(async move {
+            let recorded = async { Ok(()) };
+            of.agree(&credential, &alice, &agreed("second", 3600), recorded).await.is_ok()
+        });
+        a_while().await;
+        assert!(!anew.is_finished());
+        scene.server.let_go.add_permits(9);
+        assert_eq!(first.await.unwrap(), "Bearer refreshed");
+        assert!(anew.await.unwrap());
+        assert_eq!(scene.used().await.unwrap(), "Bearer second-access");
+        assert_eq!(scene.there().await.as_deref(), Some("second-refresh"));
+        assert_eq!(scene.asked(), ["first-refresh"]);
+    }
+
+    /// Even if the row is changed by somebody who does not wait for a turn.
+    #[tokio::test]
+    async fn a_refresh_replaces_only_what_it_was_made_from() {
+        for refuses in [false, true] {
+            let (scene, first) = Scene::start().await;
+            let (store, alice) = (&scene.of.kept.store, &scene.alice.id);
+            assert!(store.delete_consent(alice, &scene.of.connection).await.unwrap());
+            scene.server.refuses.store(refuses, Ordering::SeqCst);
+            scene.server.let_go.add_permits(9);
+            assert_eq!(first.await.unwrap(), "no consent");
+            assert_eq!(scene.there().await, None);
+            // The same with a newer one there.
+            let (scene, first) = Scene::start().await;
+            scene.of.put(&scene.alice.id, &agreed("second", 3600)).await.unwrap();
+            scene.server.refuses.store(refuses, Ordering::SeqCst);
+            scene.server.let_go.add_permits(9);
+            assert_eq!(first.await.unwrap(), "Bearer second-access");
+            assert_eq!(scene.there().await.as_deref(), Some("second-refresh"));
+            assert_eq!(scene.asked(), ["first-refresh"]);
+        }
+        // What nobody touches is replaced, or forgotten if it is refused.
+        for (refuses, used, left) in
+            [(false, "Bearer refreshed", Some("rotated")), (true, "no consent", None)]
+        {
+            let (scene, first) = Scene::start().await;
+            scene.server.refuses.store(refuses, Ordering::SeqCst);
+            scene.server.let_go.add_permits(9);
+            assert_eq!(first.await.unwrap(), used);
+            assert_eq!(scene.there().await.as_deref(), left);
+        }
     }
 }

@@ -47,6 +47,53 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps another one in place of `seen`, if that is still the one there; says whether it was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn replace_consent(
+        &self,
+        subject: &SubjectId,
+        connection: &ConnectionName,
+        seen: &str,
+        sealed: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE consents SET sealed = $4, changed_at = $5
+             WHERE subject = $1 AND connection = $2 AND sealed = $3",
+        )
+        .bind(subject.as_str())
+        .bind(connection.as_str())
+        .bind(seen)
+        .bind(sealed)
+        .bind(now.as_millisecond())
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Forgets `seen`, if that is still the one there; says whether it was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn void_consent(
+        &self,
+        subject: &SubjectId,
+        connection: &ConnectionName,
+        seen: &str,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM consents WHERE subject = $1 AND connection = $2 AND sealed = $3",
+        )
+        .bind(subject.as_str())
+        .bind(connection.as_str())
+        .bind(seen)
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
     /// Forgets it; says whether there was one.
     ///
     /// # Errors

@@ -5,17 +5,30 @@
 //! which `control` implements. A refresh token that is replaced by another is on disk before the
 //! access token that came with it is used, and one that the authorization server refuses is
 //! forgotten: the user has to agree again.
+//!
+//! What a user takes back, or agrees to anew, while a refresh is under way stays as the user left
+//! it: a refresh replaces only what it was made from. What one user agreed to for one connection is
+//! used and changed by one at a time ([`Turns`]), since many authorization servers take a refresh
+//! token that comes twice for a stolen one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use reqwest::Url;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Life;
-use crate::types::{Clock as _, Secret, SubjectId, SystemClock};
+use crate::types::{Clock as _, ConnectionName, Secret, SubjectId, SystemClock};
 use crate::upstream::token::{Given, TokenEndpoint, TokenError, life};
 
 /// How long a kept access token must still live to be used, if there is a way to another: longer
 /// than before its end another one is asked for.
 const WORTH: i64 = 90;
+/// How many consents may be in use at a time.
+const TURNS: usize = 10_000;
+/// How often a consent that changes while it is used is looked at again.
+const ROUNDS: usize = 3;
 
 /// What a user has agreed to.
 pub struct Consent {
@@ -27,23 +40,70 @@ pub struct Consent {
     pub until: i64,
 }
 
+/// Which consent was loaded: no two that are kept have the same.
+pub struct Seen(pub String);
+
 /// Where consents to one connection are kept.
 pub trait Consents: Send + Sync {
+    /// Waits until nobody else uses or changes what a subject agreed to.
+    fn turn<'a>(&'a self, subject: &'a SubjectId) -> BoxFuture<'a, Result<Turn, ConsentError>>;
+
     /// What a subject agreed to.
     fn load<'a>(
         &'a self,
         subject: &'a SubjectId,
-    ) -> BoxFuture<'a, Result<Option<Consent>, ConsentError>>;
+    ) -> BoxFuture<'a, Result<Option<(Consent, Seen)>, ConsentError>>;
 
-    /// Keeps it, durably.
-    fn keep<'a>(
+    /// Keeps another one in place of the one seen, durably; if that is not there any more, nothing
+    /// changes. Says whether it was.
+    fn replace<'a>(
         &'a self,
         subject: &'a SubjectId,
+        seen: &'a Seen,
         consent: &'a Consent,
-    ) -> BoxFuture<'a, Result<(), ConsentError>>;
+    ) -> BoxFuture<'a, Result<bool, ConsentError>>;
 
-    /// Forgets it.
-    fn forget<'a>(&'a self, subject: &'a SubjectId) -> BoxFuture<'a, Result<(), ConsentError>>;
+    /// Forgets the one seen, and no other. Says whether it was still there.
+    fn void<'a>(
+        &'a self,
+        subject: &'a SubjectId,
+        seen: &'a Seen,
+    ) -> BoxFuture<'a, Result<bool, ConsentError>>;
+}
+
+/// Whoever has this uses or changes a consent.
+pub struct Turn(#[expect(dead_code, reason = "held, not read")] OwnedMutexGuard<()>);
+
+type Using = HashMap<(SubjectId, ConnectionName), Arc<tokio::sync::Mutex<()>>>;
+
+/// Who uses or changes which consent.
+#[derive(Default)]
+pub struct Turns(Mutex<Using>);
+
+impl Turns {
+    /// Waits for a turn at what a subject agreed to for a connection.
+    ///
+    /// # Errors
+    /// [`ConsentError`] if as many as there may be are in use.
+    pub async fn at(
+        &self,
+        subject: &SubjectId,
+        connection: &ConnectionName,
+    ) -> Result<Turn, ConsentError> {
+        let of = (subject.clone(), connection.clone());
+        let one = {
+            let mut using = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if using.len() >= TURNS && !using.contains_key(&of) {
+                // Whoever has a turn or waits for one holds on to it.
+                using.retain(|_, one| Arc::strong_count(one) > 1);
+                if using.len() >= TURNS {
+                    return Err(ConsentError("too many consents are in use".to_owned()));
+                }
+            }
+            Arc::clone(using.entry(of).or_default())
+        };
+        Ok(Turn(one.lock_owned().await))
+    }
 }
 
 /// What is kept cannot be read or written.
@@ -115,30 +175,43 @@ impl Consenting {
         &self,
         subject: &SubjectId,
         consents: &dyn Consents,
-        anew: bool,
+        mut anew: bool,
     ) -> Result<(Secret, Life), TokenError> {
         let unkept = |ConsentError(why)| TokenError::Unavailable(format!("is not asked: {why}"));
-        let kept = consents.load(subject).await.map_err(unkept)?.ok_or(TokenError::NoConsent)?;
-        let left = kept.until - SystemClock.now_seconds();
-        let enough = if kept.refresh.is_some() { WORTH } else { 0 };
-        if !anew && left > enough {
-            let left = std::time::Duration::from_secs(u64::try_from(left).unwrap_or(0));
-            return Ok((kept.access, life(Some(left))));
+        let _turn = consents.turn(subject).await.map_err(unkept)?;
+        for _ in 0..ROUNDS {
+            let loaded = consents.load(subject).await.map_err(unkept)?;
+            let (kept, seen) = loaded.ok_or(TokenError::NoConsent)?;
+            let left = kept.until - SystemClock.now_seconds();
+            let enough = if kept.refresh.is_some() { WORTH } else { 0 };
+            if !anew && left > enough {
+                let left = std::time::Duration::from_secs(u64::try_from(left).unwrap_or(0));
+                return Ok((kept.access, life(Some(left))));
+            }
+            let Some(refresh) = kept.refresh else { return Err(TokenError::NoConsent) };
+            let given = self.refreshed(&refresh).await;
+            if let Err(TokenError::Refused { code: "invalid_grant", .. }) = given {
+                if consents.void(subject, &seen).await.map_err(unkept)? {
+                    return Err(TokenError::NoConsent);
+                }
+            } else {
+                let given = given?;
+                let life = given.life;
+                let next = consent(given, Some(refresh));
+                if consents.replace(subject, &seen, &next).await.map_err(unkept)? {
+                    return Ok((next.access, life));
+                }
+            }
+            // It was taken back meanwhile, or there is a newer one, which nobody has refused yet.
+            anew = false;
         }
-        let Some(refresh) = kept.refresh else { return Err(TokenError::NoConsent) };
+        Err(unkept(ConsentError("what was agreed to changes all the time".to_owned())))
+    }
+
+    async fn refreshed(&self, refresh: &Secret) -> Result<Given, TokenError> {
         let mut grant = vec![("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
         grant.extend(self.resource.as_deref().map(|resource| ("resource", resource)));
-        let given = match self.endpoint.ask_for(&grant).await {
-            Err(TokenError::Refused { code: "invalid_grant", .. }) => {
-                consents.forget(subject).await.map_err(unkept)?;
-                return Err(TokenError::NoConsent);
-            }
-            other => other?,
-        };
-        let life = given.life;
-        let next = consent(given, Some(refresh));
-        consents.keep(subject, &next).await.map_err(unkept)?;
-        Ok((next.access, life))
+        self.endpoint.ask_for(&grant).await
     }
 }
 
@@ -146,4 +219,32 @@ fn consent(given: Given, before: Option<Secret>) -> Consent {
     let hard = given.life.hard.unwrap_or_default().as_secs();
     let until = SystemClock.now_seconds().saturating_add_unsigned(hard);
     Consent { refresh: given.refresh.or(before), access: given.token, until }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn turns_are_bounded_and_those_in_use_stay() {
+        let turns = Turns::default();
+        let crm: ConnectionName = "crm".parse().unwrap();
+        let alice = SubjectId::generate().unwrap();
+        let used = turns.at(&alice, &crm).await.unwrap();
+        for _ in 0..TURNS + 9 {
+            drop(turns.at(&SubjectId::generate().unwrap(), &crm).await.unwrap());
+        }
+        assert!(turns.0.lock().unwrap().len() <= TURNS);
+        let again = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(again, turns.at(&alice, &crm)).await.is_err());
+        let other = "other".parse().unwrap();
+        assert!(tokio::time::timeout(again, turns.at(&alice, &other)).await.is_ok());
+        drop(used);
+        assert!(tokio::time::timeout(again, turns.at(&alice, &crm)).await.is_ok());
+        let mut all = Vec::new();
+        for _ in 0..TURNS {
+            all.push(turns.at(&SubjectId::generate().unwrap(), &crm).await.unwrap());
+        }
+        assert!(turns.at(&alice, &crm).await.is_err());
+    }
 }

@@ -42,8 +42,6 @@ pub(super) struct Shared {
 pub(super) struct Maker {
     shared: Arc<Shared>,
     subject: Subject,
-    /// Whoever holds this uses up what was consented to.
-    using: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Tokens {
@@ -69,11 +67,7 @@ impl Tokens {
                 kept.clear();
             }
         }
-        let maker = Maker {
-            shared: Arc::clone(&self.shared),
-            subject: subject.clone(),
-            using: Arc::default(),
-        };
+        let maker = Maker { shared: Arc::clone(&self.shared), subject: subject.clone() };
         let new = Kept::new(maker);
         kept.insert(who, Arc::clone(&new));
         new
@@ -126,14 +120,11 @@ impl Fetch for Maker {
 
 impl Maker {
     /// In a task of its own: a caller who leaves must not take a refresh token along that was used
-    /// up and whose successor is not yet kept. One after the other for the same reason.
+    /// up and whose successor is not yet kept. What was consented to is used by one after the
+    /// other, whichever maker they come from: see [`super::consent::Turns`].
     async fn make(&self, anew: bool) -> Result<(HeaderValue, Life), CredentialError> {
         let (shared, subject) = (Arc::clone(&self.shared), self.subject.clone());
-        let using = Arc::clone(&self.using);
-        let made = tokio::spawn(async move {
-            let _one_at_a_time = using.lock().await;
-            shared.token(&subject, anew).await
-        });
+        let made = tokio::spawn(async move { shared.token(&subject, anew).await });
         let asked = made.await.unwrap_or_else(|_| {
             Err(TokenError::Unavailable("was not asked to the end".to_owned()))
         });

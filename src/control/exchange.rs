@@ -228,6 +228,7 @@ impl Control {
             subject: proven.subject.clone(),
             connection,
         };
+        let _giving = self.grants.giving().await;
         if let Some(yes) = &row.approval {
             self.spend(yes, &row.id, now).await?;
         }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 
 use crate::gateway::ports::{GrantState, Grants, LiveGrant, PortError};
 use crate::store::grants::GrantRow;
@@ -19,6 +19,7 @@ use crate::types::{ConnectionName, GrantId, SessionId, Subject, SubjectId, Times
 pub struct GrantBook {
     store: Store,
     open: Mutex<HashMap<GrantId, Kept>>,
+    giving: RwLock<()>,
 }
 
 struct Kept {
@@ -29,7 +30,18 @@ struct Kept {
 impl GrantBook {
     /// An empty book over a database.
     pub fn new(store: Store) -> Self {
-        Self { store, open: Mutex::default() }
+        Self { store, open: Mutex::default(), giving: RwLock::default() }
+    }
+
+    /// To be held while a grant is given: from when its yes is used up until it is kept.
+    pub(super) async fn giving(&self) -> RwLockReadGuard<'_, ()> {
+        self.giving.read().await
+    }
+
+    /// To be held while a revocation takes effect: what is being given then is kept before, or not
+    /// begun.
+    pub(super) async fn closing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.giving.write().await
     }
 
     /// Keeps a new grant.

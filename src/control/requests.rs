@@ -395,7 +395,7 @@ impl Control {
         if self.store.use_approval(yes, grant.as_str(), now).await? {
             return Ok(());
         }
-        let message = format!("approval {yes} was used for another grant");
+        let message = format!("approval {yes} was used for another grant, or taken back");
         let status = StatusCode::BAD_REQUEST;
         Err(ApiError::new(status, "invalid_grant", "approval_used", message)
             .hint("ask again with `mcpx request`"))

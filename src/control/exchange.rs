@@ -48,7 +48,8 @@ pub struct ExchangeForm {
     mcpx_trust: Option<String>,
 }
 
-/// `POST /oauth/token`.
+/// `POST /oauth/token`. In a task of its own: what was begun, a yes used up or an end on record, is
+/// done, whatever becomes of the caller.
 pub async fn token(
     State(control): State<Arc<Control>>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
@@ -57,9 +58,20 @@ pub async fn token(
     form: Result<Form<ExchangeForm>, axum::extract::rejection::FormRejection>,
 ) -> Response {
     let source = peer.map(|axum::Extension(ConnectInfo(peer))| peer);
-    let certificate = certificate.as_deref();
+    let certificate = certificate.map(|axum::Extension(certificate)| certificate);
+    let exchanging = tokio::spawn(answered(control, source, certificate, headers, form));
+    exchanging.await.unwrap_or_else(|error| ApiError::internal(&error).into_token_response())
+}
+
+async fn answered(
+    control: Arc<Control>,
+    source: Option<SocketAddr>,
+    certificate: Option<PeerCertificate>,
+    headers: HeaderMap,
+    form: Result<Form<ExchangeForm>, axum::extract::rejection::FormRejection>,
+) -> Response {
     let exchanged = match form {
-        Ok(Form(form)) => control.exchange(form, &headers, certificate, source).await,
+        Ok(Form(form)) => control.exchange(form, &headers, certificate.as_ref(), source).await,
         Err(error) => Err(ApiError::bad_request(error.body_text())),
     };
     match exchanged {

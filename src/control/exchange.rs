@@ -311,8 +311,10 @@ impl Control {
             let ends = refusal.status == StatusCode::FORBIDDEN;
             return Err(if ends { self.ended(&row, refusal).await } else { refusal });
         }
-        let expires = proven.until(later(now, self.settings.grant_ttl)?).min(row.ends_at);
-        if row.ends_at <= now {
+        // The trust rule may have changed since it was given.
+        let ends_at = proven.ends(row.ends_at, row.issued_at);
+        let expires = proven.until(later(now, self.settings.grant_ttl)?).min(ends_at);
+        if ends_at <= now {
             return Err(over("grant_expired", "the grant cannot be renewed any longer"));
         }
         let record =

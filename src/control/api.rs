@@ -168,10 +168,14 @@ async fn decide(
         }
     };
     let reason = decision.reason.map(|reason| control.masker.text(&reason).0.into_owned());
-    let decided = control.approvals.decide(&id, &subject, yes, reason.as_deref()).await;
-    let row = on_record(&control, decided).await?;
-    control.follow(&row).await?;
-    Ok(Json(show_approval(&control, &subject, &row).await?))
+    // In a task of its own: what is on record happens, whatever becomes of the caller.
+    let deciding = tokio::spawn(async move {
+        let decided = control.approvals.decide(&id, &subject, yes, reason.as_deref()).await;
+        let row = on_record(&control, decided).await?;
+        control.follow(&row).await?;
+        Ok(Json(show_approval(&control, &subject, &row).await?))
+    });
+    deciding.await.map_err(|error| ApiError::internal(&error))?
 }
 
 fn may_see_approval(control: &Control, subject: &Subject, row: &ApprovalRow) -> bool {

@@ -115,9 +115,12 @@ impl ApprovalDesk {
     pub(super) async fn void(&self, ids: Vec<ApprovalId>) -> Result<(), ApiError> {
         let _one_at_a_time = self.deciding.lock().await;
         for approval in ids {
-            let record = Record::ApprovalExpired { approval: approval.clone() };
-            self.recorder.append(Entry { record, body: None }).await?;
-            self.store.expire_approval(&approval).await?;
+            // Not recorded first, as a call or grant may be using it up: what the record says has
+            // to be what happened. A crash between the two takes back too much, and not too little.
+            if self.store.expire_approval(&approval).await? {
+                let record = Record::ApprovalExpired { approval };
+                self.recorder.append(Entry { record, body: None }).await?;
+            }
         }
         self.decided.send_modify(|count| *count += 1);
         Ok(())

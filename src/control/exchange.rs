@@ -21,6 +21,7 @@ use super::requests::Basis;
 use super::workload::{JWT, Proven};
 use crate::audit::{Entry, Record, RefusalStage};
 use crate::identity::certificate::PeerCertificate;
+use crate::identity::dpop::Unused;
 use crate::identity::grant::{Confirmation, GrantClaims, GrantDetail, GrantKind};
 use crate::identity::possession::{PossessionError, Shown};
 use crate::identity::{Fault, TokenError};
@@ -48,7 +49,8 @@ pub struct ExchangeForm {
     mcpx_trust: Option<String>,
 }
 
-/// `POST /oauth/token`.
+/// `POST /oauth/token`. In a task of its own: what was begun, a yes used up or an end on record, is
+/// done, whatever becomes of the caller.
 pub async fn token(
     State(control): State<Arc<Control>>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
@@ -57,9 +59,20 @@ pub async fn token(
     form: Result<Form<ExchangeForm>, axum::extract::rejection::FormRejection>,
 ) -> Response {
     let source = peer.map(|axum::Extension(ConnectInfo(peer))| peer);
-    let certificate = certificate.as_deref();
+    let certificate = certificate.map(|axum::Extension(certificate)| certificate);
+    let exchanging = tokio::spawn(answered(control, source, certificate, headers, form));
+    exchanging.await.unwrap_or_else(|error| ApiError::internal(&error).into_token_response())
+}
+
+async fn answered(
+    control: Arc<Control>,
+    source: Option<SocketAddr>,
+    certificate: Option<PeerCertificate>,
+    headers: HeaderMap,
+    form: Result<Form<ExchangeForm>, axum::extract::rejection::FormRejection>,
+) -> Response {
     let exchanged = match form {
-        Ok(Form(form)) => control.exchange(form, &headers, certificate, source).await,
+        Ok(Form(form)) => control.exchange(form, &headers, certificate.as_ref(), source).await,
         Err(error) => Err(ApiError::bad_request(error.body_text())),
     };
     match exchanged {
@@ -94,7 +107,7 @@ impl Control {
             return Err(ApiError::new(status, "unsupported_grant_type", "bad_request", message));
         }
         let now = self.clock.now();
-        let key = self.key_of(headers, certificate, source, now)?;
+        let (key, proof) = self.key_of(headers, certificate, source, now)?;
         let proven = match form.subject_token_type.as_str() {
             ID_TOKEN => Proven::person(self.logged_in(&form.subject_token, now).await?),
             JWT => {
@@ -106,6 +119,9 @@ impl Control {
                 return Err(ApiError::bad_request(message));
             }
         };
+        // Only now that it is known who shows it: strangers must not fill the memory of proofs. A
+        // job's token is bound before, and to no other key than the one that signed the proof.
+        self.possession.use_up(proof, now.as_second()).map_err(|e| self.unproved(&e, now))?;
         let subject = &proven.subject;
         if form.resource == self.api_url() {
             return self.api_token(proven, key, now).await;
@@ -134,27 +150,29 @@ impl Control {
         Ok(self.store.subject(verified.identity, now).await?)
     }
 
-    /// The key or certificate that the caller proves at this endpoint.
+    /// The key or certificate that the caller proves at this endpoint, and the proof to use up.
     fn key_of(
         &self,
         headers: &HeaderMap,
         certificate: Option<&PeerCertificate>,
         source: Option<SocketAddr>,
         now: Timestamp,
-    ) -> Result<Confirmation, ApiError> {
+    ) -> Result<(Confirmation, Option<Unused>), ApiError> {
         let url = format!("{}/oauth/token", self.public_url);
         let source = source.map(|peer| peer.ip());
         let shown = Shown { headers, method: "POST", url: &url, source, certificate };
-        let now = now.as_second();
-        self.possession.confirm(&shown, now).map_err(|error| {
-            let oauth = match error.code() {
-                "use_dpop_nonce" => "use_dpop_nonce",
-                _ if matches!(error, PossessionError::Certificate(_)) => "invalid_request",
-                _ => "invalid_dpop_proof",
-            };
-            ApiError::new(StatusCode::BAD_REQUEST, oauth, error.code(), error.to_string())
-                .with_nonce(self.possession.nonce(now))
-        })
+        let confirmed = self.possession.confirm(&shown, now.as_second());
+        confirmed.map_err(|error| self.unproved(&error, now))
+    }
+
+    fn unproved(&self, error: &PossessionError, now: Timestamp) -> ApiError {
+        let oauth = match error.code() {
+            "use_dpop_nonce" => "use_dpop_nonce",
+            _ if matches!(error, PossessionError::Certificate(_)) => "invalid_request",
+            _ => "invalid_dpop_proof",
+        };
+        ApiError::new(StatusCode::BAD_REQUEST, oauth, error.code(), error.to_string())
+            .with_nonce(self.possession.nonce(now.as_second()))
     }
 
     fn connection_of(&self, resource: &str) -> Option<ConnectionName> {
@@ -228,6 +246,7 @@ impl Control {
             subject: proven.subject.clone(),
             connection,
         };
+        let _giving = self.grants.giving().await;
         if let Some(yes) = &row.approval {
             self.spend(yes, &row.id, now).await?;
         }
@@ -298,8 +317,10 @@ impl Control {
             let ends = refusal.status == StatusCode::FORBIDDEN;
             return Err(if ends { self.ended(&row, refusal).await } else { refusal });
         }
-        let expires = proven.until(later(now, self.settings.grant_ttl)?).min(row.ends_at);
-        if row.ends_at <= now {
+        // The trust rule may have changed since it was given.
+        let ends_at = proven.ends(row.ends_at, row.issued_at);
+        let expires = proven.until(later(now, self.settings.grant_ttl)?).min(ends_at);
+        if ends_at <= now {
             return Err(over("grant_expired", "the grant cannot be renewed any longer"));
         }
         let record =

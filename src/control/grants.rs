@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 
 use crate::gateway::ports::{GrantState, Grants, LiveGrant, PortError};
 use crate::store::grants::GrantRow;
@@ -19,6 +19,7 @@ use crate::types::{ConnectionName, GrantId, SessionId, Subject, SubjectId, Times
 pub struct GrantBook {
     store: Store,
     open: Mutex<HashMap<GrantId, Kept>>,
+    giving: RwLock<()>,
 }
 
 struct Kept {
@@ -29,7 +30,18 @@ struct Kept {
 impl GrantBook {
     /// An empty book over a database.
     pub fn new(store: Store) -> Self {
-        Self { store, open: Mutex::default() }
+        Self { store, open: Mutex::default(), giving: RwLock::default() }
+    }
+
+    /// To be held while a grant is given: from when its yes is used up until it is kept.
+    pub(super) async fn giving(&self) -> RwLockReadGuard<'_, ()> {
+        self.giving.read().await
+    }
+
+    /// To be held while a revocation takes effect: what is being given then is kept before, or not
+    /// begun.
+    pub(super) async fn closing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.giving.write().await
     }
 
     /// Keeps a new grant.
@@ -37,9 +49,13 @@ impl GrantBook {
     /// # Errors
     /// [`StoreError`]; the grant does not exist then.
     pub async fn add(&self, row: &GrantRow) -> Result<(), StoreError> {
-        self.store.insert_grant(row).await?;
+        // Before it can be revoked, so that a revocation finds whom to announce itself to.
         self.keep(row);
-        Ok(())
+        let inserted = self.store.insert_grant(row).await;
+        if inserted.is_err() {
+            self.lock().remove(&row.id);
+        }
+        inserted
     }
 
     /// Renews a grant. Says whether it was still there to be renewed.
@@ -148,5 +164,91 @@ impl Grants for GrantBook {
             }
             Ok(Some(kept.live.clone()))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::grants::Which;
+    use crate::types::Identity;
+
+    async fn book() -> (tempfile::TempDir, Store, Arc<GrantBook>, GrantRow) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("mcpx.db")).await.unwrap();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let identity =
+            Identity { issuer: "i".into(), sub: "s".into(), email: None, groups: vec![] };
+        let row = GrantRow {
+            id: GrantId::generate().unwrap(),
+            session: SessionId::generate().unwrap(),
+            subject: store.subject(identity, now).await.unwrap(),
+            connection: "crm".parse().unwrap(),
+            thumbprint: "k".to_owned(),
+            reason: None,
+            issued_at: now,
+            expires_at: now + Duration::from_secs(60),
+            ends_at: now + Duration::from_secs(60),
+            revoked_at: None,
+            ended_by: None,
+            scope: Default::default(),
+            approval: None,
+            approver: None,
+        };
+        let book = Arc::new(GrantBook::new(store.clone()));
+        (folder, store, book, row)
+    }
+
+    #[tokio::test]
+    async fn a_revocation_reaches_a_grant_that_was_just_written() {
+        let (_folder, store, book, row) = book().await;
+        for _ in 0..40 {
+            let row = GrantRow {
+                id: GrantId::generate().unwrap(),
+                session: SessionId::generate().unwrap(),
+                ..row.clone()
+            };
+            let adding = {
+                let (book, row) = (Arc::clone(&book), row.clone());
+                async move { book.add(&row).await.unwrap() }
+            };
+            let revoking = async {
+                while store
+                    .live_grants(&Which::Grant(row.id.clone()), row.issued_at)
+                    .await
+                    .unwrap()
+                    .is_empty()
+                {
+                    tokio::task::yield_now().await;
+                }
+                book.end(&[&row.id], Err("test"), row.issued_at).await.unwrap();
+            };
+            tokio::join!(revoking, adding);
+            let live = book.find(&row.id).await.unwrap().unwrap();
+            assert!(live.state.borrow().revoked);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_not_kept() {
+        let (_folder, _store, book, row) = book().await;
+        book.add(&row).await.unwrap();
+        // A session has one grant.
+        let second = GrantRow { id: GrantId::generate().unwrap(), ..row };
+        assert!(book.add(&second).await.is_err());
+        assert!(book.find(&second.id).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_revocation_waits_for_what_is_being_given() {
+        let (_folder, _store, book, _row) = book().await;
+        let giving = book.giving().await;
+        let soon = Duration::from_millis(10);
+        assert!(tokio::time::timeout(soon, book.closing()).await.is_err());
+        drop(giving);
+        let _closing = book.closing().await;
+        assert!(tokio::time::timeout(soon, book.giving()).await.is_err());
     }
 }

@@ -363,7 +363,13 @@ impl Control {
 
     /// When a grant ends at the latest, whoever agrees to more.
     fn last_end(&self, grant: &GrantRow) -> Result<Timestamp, ApiError> {
-        later(grant.issued_at, self.settings.grant_max)
+        let mut most = self.settings.grant_max;
+        if let Some(rule) = grant.subject.kind.rule() {
+            // Nobody gets more under a rule that is gone.
+            let Ok(longest) = self.trust.longest(rule) else { return Ok(grant.issued_at) };
+            most = most.min(longest.unwrap_or(most));
+        }
+        later(grant.issued_at, most)
     }
 
     /// What follows at once from a decision: an approved extension takes effect.
@@ -395,7 +401,7 @@ impl Control {
         if self.store.use_approval(yes, grant.as_str(), now).await? {
             return Ok(());
         }
-        let message = format!("approval {yes} was used for another grant");
+        let message = format!("approval {yes} was used for another grant, or taken back");
         let status = StatusCode::BAD_REQUEST;
         Err(ApiError::new(status, "invalid_grant", "approval_used", message)
             .hint("ask again with `mcpx request`"))

@@ -79,19 +79,42 @@ impl Control {
         if !self.is_operator(by) {
             self.is_their_own(by, &which).await?;
         }
-        let now = self.clock.now();
-        let grants = self.store.live_grants(&which, now).await?;
         let body = reason.map(|reason| json!({ "reason": reason }).to_string());
+        let closing = self.grants.closing().await;
+        // First: a yes that was not used would open again what is closed now.
+        self.approvals.void(self.store.requests_to_void(&which).await?).await?;
+        let begun = self.clock.now();
+        let grants = self.store.live_grants(&which, begun).await?;
+        self.record_revoked(by, &grants, body.as_deref()).await?;
+        let measured = self.end(&grants, Ok(by), since).await?;
+        drop(closing);
+        let cuts = measured.await.map_err(|error| ApiError::internal(&error))?;
+        let mut revoked: Vec<_> = grants.into_iter().zip(cuts).collect();
+
+        // What was asked for before, and given since. Who asks after it is asked by policy anew.
+        let mut late = self.store.live_grants(&which, self.clock.now()).await?;
+        late.retain(|grant| grant.issued_at <= begun);
+        if !late.is_empty() {
+            self.record_revoked(by, &late, body.as_deref()).await?;
+            let cuts = self.cut(&late, Ok(by), since).await?;
+            revoked.extend(late.into_iter().zip(cuts));
+        }
+        Ok(revoked)
+    }
+
+    async fn record_revoked(
+        &self,
+        by: &Subject,
+        grants: &[GrantRow],
+        body: Option<&str>,
+    ) -> Result<(), ApiError> {
         // Together, so that they share a sync.
         let records = grants.iter().map(|grant| {
             let record = Record::GrantRevoked { grant: grant.id.clone(), by: by.id.clone() };
-            self.recorder.append(Entry { record, body: body.clone().map(Into::into) })
+            self.recorder.append(Entry { record, body: body.map(|body| body.to_owned().into()) })
         });
         futures_util::future::try_join_all(records).await?;
-        let cuts = self.cut(&grants, Ok(by), since).await?;
-        // A yes that was not used would open again what is closed now.
-        self.approvals.void(self.store.requests_to_void(&which).await?).await?;
-        Ok(grants.into_iter().zip(cuts).collect())
+        Ok(())
     }
 
     async fn is_their_own(&self, by: &Subject, which: &Which) -> Result<(), ApiError> {
@@ -140,10 +163,20 @@ impl Control {
         by: Result<&Subject, &str>,
         since: Instant,
     ) -> Result<Vec<Cut>, ApiError> {
+        let measured = self.end(grants, by, since).await?;
+        measured.await.map_err(|error| ApiError::internal(&error))
+    }
+
+    /// Ends grants that are on record as ended, and waits for nothing more.
+    async fn end(
+        &self,
+        grants: &[GrantRow],
+        by: Result<&Subject, &str>,
+        since: Instant,
+    ) -> Result<JoinHandle<Vec<Cut>>, ApiError> {
         let by = by.map(|by| &by.id);
         let since = (since, self.clock.now());
-        let measured = cut(&self.grants, &self.slots, &self.recorder, grants, by, since).await?;
-        measured.await.map_err(|error| ApiError::internal(&error))
+        Ok(cut(&self.grants, &self.slots, &self.recorder, grants, by, since).await?)
     }
 }
 

@@ -228,6 +228,46 @@ pub fn verify_proof(
     now: i64,
     seen: &ReplayCache,
 ) -> Result<Thumbprint, DpopError> {
+    inspect_proof(proof, method, url, access_token, now, seen)?.use_up(now, seen)
+}
+
+/// A proof that is good, but for having been used before.
+#[derive(Clone, Debug)]
+pub struct Unused {
+    thumbprint: Thumbprint,
+    jti: String,
+    iat: i64,
+}
+
+impl Unused {
+    /// Whose key signed it.
+    pub fn thumbprint(&self) -> &Thumbprint {
+        &self.thumbprint
+    }
+
+    /// Uses it up.
+    ///
+    /// # Errors
+    /// [`DpopError`]: it was used before, or cannot be remembered.
+    pub fn use_up(self, now: i64, seen: &ReplayCache) -> Result<Thumbprint, DpopError> {
+        seen.use_once(&self.thumbprint, &self.jti, self.iat, now)?;
+        Ok(self.thumbprint)
+    }
+}
+
+/// Checks a proof as [`verify_proof`] does, and leaves it to be used up: for a caller who learns
+/// of the proof's key before it knows who shows it.
+///
+/// # Errors
+/// [`DpopError`]: what is wrong with the proof.
+pub fn inspect_proof(
+    proof: &str,
+    method: &str,
+    url: impl AsRef<str>,
+    access_token: Option<&str>,
+    now: i64,
+    seen: &ReplayCache,
+) -> Result<Unused, DpopError> {
     if proof.len() > MAX_PROOF {
         return Err(DpopError::Malformed("too long"));
     }
@@ -264,8 +304,7 @@ pub fn verify_proof(
         return Err(DpopError::Malformed("jti"));
     }
     seen.check_nonce(claims.nonce.as_deref(), now)?;
-    seen.use_once(key.thumbprint(), &claims.jti, claims.iat, now)?;
-    Ok(key.thumbprint().clone())
+    Ok(Unused { thumbprint: key.thumbprint().clone(), jti: claims.jti, iat: claims.iat })
 }
 
 /// What [`DpopKey`] is, for people.

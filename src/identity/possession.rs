@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{self, CertificateError, CertificateThumbprint, PeerCertificate};
-use super::dpop::{self, DpopError, ReplayCache, Thumbprint};
+use super::dpop::{self, DpopError, ReplayCache, Thumbprint, Unused};
 
 /// What a token is bound to (RFC 7800): its `cnf`, which names exactly one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,18 +184,36 @@ impl Possession {
     }
 
     /// What a token that is asked for by this request is to be bound to: the key of its proof,
-    /// and without one the certificate.
+    /// and without one the certificate. The proof is yet to be used up, once it is known who shows
+    /// it: else strangers could fill the memory of proofs.
     ///
     /// # Errors
     /// [`PossessionError`].
-    pub fn confirm(&self, shown: &Shown<'_>, now: i64) -> Result<Confirmation, PossessionError> {
+    pub fn confirm(
+        &self,
+        shown: &Shown<'_>,
+        now: i64,
+    ) -> Result<(Confirmation, Option<Unused>), PossessionError> {
         if shown.headers.contains_key("dpop") {
             let proof = single(shown.headers, "dpop")
                 .ok_or(DpopError::Malformed("there is not exactly one DPoP header"))?;
-            return Ok(Confirmation::Key(self.proved(shown, proof, None, now)?));
+            let (method, url) = (shown.method, shown.url);
+            let proof = dpop::inspect_proof(proof, method, url, None, now, &self.replay)?;
+            return Ok((Confirmation::Key(proof.thumbprint().clone()), Some(proof)));
         }
         let certificate = self.certificate(shown)?.ok_or(PossessionError::Nothing)?;
-        Ok(Confirmation::Certificate(certificate))
+        Ok((Confirmation::Certificate(certificate), None))
+    }
+
+    /// Uses up the proof of a request to the token endpoint, if it had one.
+    ///
+    /// # Errors
+    /// [`PossessionError`]: it was used before, or cannot be remembered.
+    pub fn use_up(&self, proof: Option<Unused>, now: i64) -> Result<(), PossessionError> {
+        if let Some(proof) = proof {
+            proof.use_up(now, &self.replay)?;
+        }
+        Ok(())
     }
 
     /// The nonce that proofs must carry from now on, if they must.

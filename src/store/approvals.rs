@@ -236,19 +236,19 @@ impl Store {
         rows.iter().map(|row| parsed(row.try_get("id")?, "approval id")).collect()
     }
 
-    /// Marks an approval as expired.
+    /// Marks an approval as expired. Says whether it was open until then.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn expire_approval(&self, id: &ApprovalId) -> Result<(), StoreError> {
-        sqlx::query(
+    pub async fn expire_approval(&self, id: &ApprovalId) -> Result<bool, StoreError> {
+        let done = sqlx::query(
             "UPDATE approvals SET state = 'expired'
              WHERE id = $1 AND state IN ('pending', 'approved')",
         )
         .bind(id.as_str())
         .execute(&self.pool)
         .await?;
-        Ok(())
+        Ok(done.rows_affected() == 1)
     }
 }
 

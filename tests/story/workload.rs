@@ -25,6 +25,7 @@ crate::stories![
     a_job_that_shows_nothing,
     a_job_never_approves,
     a_job_asks_and_a_person_agrees,
+    a_yes_takes_no_job_beyond_its_rule,
     rules_are_tried_without_a_server,
     rules_that_are_too_open,
 ];
@@ -578,6 +579,49 @@ fn a_job_asks_and_a_person_agrees(world: &World) -> anyhow::Result<()> {
     bob.run(&["approve", &second, "--yes"])?.exits(0);
     let ran = running.finish()?.exits(0);
     assert!(ran.stdout.starts_with("http://127.0.0.1:"), "{ran:#?}");
+    server.verify()?.exits(0);
+    Ok(())
+}
+
+fn a_yes_takes_no_job_beyond_its_rule(world: &World) -> anyhow::Result<()> {
+    let (idp, ci, ledger) = (world.idp()?, Ci::start()?, world.ledger()?);
+    let trust = deploy(&ci).replace("groups = [\"ci\"]", "groups = [\"ci\"]\nmax = \"40s\"");
+    let server = site(world, &idp, &ledger.url, &trust).policy("leads.cedar", LEADS).start()?;
+    let bob = Person::logged_in(world, "bob", &server, &idp)?;
+    let (raw, api) = (Raw::new()?, format!("{}/api", server.url));
+    let job = ci.token(&ci.github(), &server.url, 300);
+    let exchanged = |url: &str| -> anyhow::Result<Value> {
+        Ok(raw.exchange_job(&server, &job, Some("deploy"), url)?.json())
+    };
+    let token = exchanged(&api)?["access_token"].as_str().unwrap_or_default().to_owned();
+    let agreed = |extends: Value, seconds: u32| -> anyhow::Result<http::Answer> {
+        let body = json!({
+            "connection": "ledger", "reason": "release 7", "seconds": seconds, "extends": extends,
+        });
+        let answer = raw.post(&format!("{api}/requests"), &token, &body.to_string())?;
+        if answer.status == 200 {
+            let id = answer.json()["id"].as_str().unwrap_or_default().to_owned();
+            bob.run(&["approve", &id, "--yes"])?.exits(0);
+        }
+        Ok(answer)
+    };
+    let time = |leaf: &Value, name: &str| -> anyhow::Result<jiff::Timestamp> {
+        Ok(leaf[name].as_str().unwrap_or_default().parse()?)
+    };
+
+    assert_eq!(agreed(Value::Null, 10)?.status, 200);
+    let grant = exchanged(&server.resource("ledger"))?["mcpx_grant"].clone();
+    assert_eq!(agreed(grant.clone(), 1800)?.status, 200);
+    let issued = &server.leaves_of("grant_issued")[0];
+    let extended = &server.leaves_of("grant_extended")[0];
+    let (first, last) = (time(issued, "ends")?, time(extended, "ends")?);
+    assert!(last > first, "it was not extended: {extended:#}");
+    // It was issued ten seconds before its first end.
+    let most = first + Duration::from_secs(30);
+    assert!(last <= most, "the rule gives 40 s: {issued:#} {extended:#}");
+    // And no further yes is asked for.
+    let answer = agreed(grant, 1800)?;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (409, &json!("grant_too_long")));
     server.verify()?.exits(0);
     Ok(())
 }

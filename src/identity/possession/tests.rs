@@ -138,7 +138,14 @@ fn an_exchange_with_both_is_bound_to_the_proof() {
     let (url, certificate) = (case.url.as_str(), Some(&own));
     let shown = Shown { headers: &headers, method: "POST", url, source: None, certificate };
     let expected = Confirmation::Key(case.key.thumbprint().clone());
-    assert_eq!(judge(&[]).confirm(&shown, NOW), Ok(expected));
+    let judge = judge(&[]);
+    let (first, proof) = judge.confirm(&shown, NOW).unwrap();
+    assert_eq!(first, expected);
+    // What strangers show is not remembered; what is used up is good no second time.
+    let (again, same) = judge.confirm(&shown, NOW).unwrap();
+    assert_eq!(again, expected);
+    assert_eq!(judge.use_up(proof, NOW), Ok(()));
+    assert_eq!(judge.use_up(same, NOW), Err(DpopError::Replayed.into()));
 }
 
 #[test]

@@ -171,6 +171,14 @@ impl TrustRules {
         self.rules.iter().map(|trusted| trusted.rule.name.as_str())
     }
 
+    /// How long a job's grant can be renewed for under a rule, if the rule says.
+    ///
+    /// # Errors
+    /// [`TrustError`] when there is no such rule any more.
+    pub fn longest(&self, rule: &str) -> Result<Option<Duration>, TrustError> {
+        Ok(self.named(rule)?.rule.max)
+    }
+
     /// Holds a token against one rule and tells everything.
     ///
     /// # Errors

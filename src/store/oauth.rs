@@ -183,7 +183,7 @@ mod tests {
             live.unwrap().into_iter().map(|row| row.id).collect::<Vec<_>>()
         };
         assert_eq!(live(299).await.len(), 2);
-        assert_eq!(live(301).await, [access.id.clone()]);
+        assert_eq!(live(301).await, std::slice::from_ref(&access.id));
         assert!(live(3600).await.is_empty());
     }
 }

@@ -72,9 +72,9 @@ pub fn a_token_for_the_gateway_itself(world: &World) -> anyhow::Result<()> {
     assert_eq!(authority.stats()?["asked"], json!({ "client_credentials": 1 }));
 
     // The tokens of before are void, and the client's secret is another: one call, all mended.
-    authority.set("secret/second", &Value::Null)?;
+    authority.set("secret/the-second-one", &Value::Null)?;
     authority.set("rotate", &Value::Null)?;
-    fs::write(&secret, "second")?;
+    fs::write(&secret, "the-second-one")?;
     a_bit(1100);
     alice.passes();
     assert_eq!(guarded.seen()?, ["!", "mcpx"]);
@@ -100,7 +100,7 @@ pub fn a_token_for_the_gateway_itself(world: &World) -> anyhow::Result<()> {
     on_record(&server, "client-credentials of mcpx");
     fs::write(&secret, "third")?;
     alice.passes_again()?;
-    server.holds_none_of(["eyJhbGciOiJFUzI1NiIs", "second"]);
+    server.holds_none_of(["eyJhbGciOiJFUzI1NiIs", "the-second-one"]);
     Ok(())
 }
 

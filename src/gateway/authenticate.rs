@@ -20,7 +20,7 @@ use super::seal::{ProtocolSession, Sealed, UnknownSession};
 use super::shelf::Place;
 use super::slots::Slot;
 use crate::identity::certificate::PeerCertificate;
-use crate::identity::possession::{Presented, Shown};
+use crate::identity::possession::{Presented, Shown, single};
 use crate::mcp::{Era, headers};
 use crate::policy::{Act, Direction, Transport, Way};
 use crate::types::{SubjectId, Timestamp};
@@ -246,11 +246,4 @@ struct Known {
     subject: Option<SubjectId>,
     connection: Option<crate::types::ConnectionName>,
     session: Option<crate::types::SessionId>,
-}
-
-/// A header's value, if it is there exactly once.
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
 }

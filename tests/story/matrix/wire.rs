@@ -90,10 +90,15 @@ impl Flow {
         let mut found =
             diff("sent by the client", &sent, "received by the server", &received, plain);
         let (mut said, heard) = without_nameless(said, heard);
-        // What a server says or asks besides may come when its client has left.
+        // What a server says or asks besides may come when its client has left, each time anew
+        // where there is a process for each step: the client hears no more of it than was said.
+        let mut ears: Vec<_> = heard.iter().map(|message| veiled(message)).collect();
         said.retain(|message| {
-            let besides = !matches!(method(message).as_str(), "" | "notifications/progress");
-            !besides || heard.iter().any(|other| veiled(other) == veiled(message))
+            if matches!(method(message).as_str(), "" | "notifications/progress") {
+                return true;
+            }
+            let ear = ears.iter().position(|other| *other == veiled(message));
+            ear.map(|at| ears.swap_remove(at)).is_some()
         });
         found.extend(diff("said by the server", &said, "heard by the client", &heard, veiled));
         found

@@ -6,6 +6,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk::{Disk, Place, may_pass, private_file, private_folder};
 use super::frame::{MAX_BATCH, Prepared, encode_frame, encode_segment_header};
@@ -404,12 +405,24 @@ fn lock(root: &Path) -> Result<File, OpenError> {
         .truncate(false)
         .open(root.join("lock"))
         .map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path() }),
-        Err(TryLockError::Error(source)) => Err(io(source)),
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if waited < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PAUSE);
+                waited += LOCK_PAUSE;
+            }
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: path() }),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
     }
 }
+
+/// A server that has just been killed, or a child of one between its fork and its exec, still
+/// holds the lock for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The published checkpoint. A file that is empty or only zeros is what a power cut leaves of one
 /// that was never synced, and counts as none.

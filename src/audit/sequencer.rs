@@ -100,16 +100,24 @@ impl<D: Disk> Sequencer<D> {
         let mut weight = first.entry.weight();
         let mut entries = vec![first.entry];
         let mut waiters = vec![(first.waiter, first.permit)];
+        let mut grown = true;
         while entries.len() < room && weight < FULL_BATCH {
             match self.messages.try_recv() {
                 Ok(Message::Append(next)) => {
                     weight += next.entry.weight();
                     entries.push(next.entry);
                     waiters.push((next.waiter, next.permit));
+                    grown = true;
                 }
                 Ok(other) => {
                     self.carried = Some(other);
                     break;
+                }
+                // Where others wait for the processor, some of them are about to record: one sync
+                // for all of them costs less. Where nobody does, this takes no time.
+                Err(TryRecvError::Empty) if grown => {
+                    grown = false;
+                    std::thread::yield_now();
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }

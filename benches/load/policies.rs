@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 /// So many policies, of which the first let the bench's own user call.
-pub fn generate(count: usize) -> String {
+pub(super) fn generate(count: usize) -> String {
     let mut text = BASE.to_owned();
     let base = BASE.matches("@id").count();
     for number in 0..count.saturating_sub(base) {

@@ -271,9 +271,11 @@ impl Gateway {
             let accepted = accepted.map_err(|error| Refusal::from(&error))?;
             let policies = self.policies.load();
             let facts = self.facts(caller);
-            let shows = |place: usize, item: &Item<'_>| {
+            let targets: Vec<_> = listed.items().iter().map(|item| item.target.clone()).collect();
+            let may = policies.listed(&call.subject, &call.connection, &targets, &facts);
+            let shows = |place: usize, _: &Item<'_>| {
                 accepted.get(place).copied().unwrap_or(false)
-                    && policies.may_list(&call.subject, &call.connection, &item.target, &facts)
+                    && may.get(place).copied().unwrap_or(false)
             };
             listed.keep(shows).map_err(|_| unreadable())?
         };

@@ -74,6 +74,26 @@ impl Reads {
     }
 }
 
+/// Whether policies with this text speak of nothing in the context but the arguments and whether
+/// somebody approved. Errs on the side of no.
+pub(super) fn is_steady(text: &str) -> bool {
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once("context") {
+        let known = ["arguments", "approved"];
+        let member = after.strip_prefix('.').or_else(|| after.trim_start().strip_prefix("has "));
+        let member = member.map(|member| member.trim_start().trim_start_matches('"'));
+        let Some(member) = member else { return false };
+        let end = member.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(member.len());
+        let Some((name, after)) = member.split_at_checked(end) else { return false };
+        if !known.contains(&name) {
+            return false;
+        }
+        rest = after;
+    }
+    // With escapes a string may name anything.
+    !text.contains('\\')
+}
+
 impl Question<'_> {
     /// The entities that the question speaks of.
     pub(super) fn scene(&self) -> Result<Scene, ContextError> {

@@ -62,10 +62,18 @@ enum Guard {
 }
 
 impl Guarded {
-    /// Sorts the policies of a slice.
-    pub(super) fn of(policies: PolicySet) -> Self {
+    /// Sorts the policies of a slice, which have this text.
+    ///
+    /// # Errors
+    /// When two have one id; they are of one set, so that never happens.
+    pub(super) fn of<'p>(
+        policies: impl Iterator<Item = &'p Policy>,
+        text: &str,
+    ) -> Result<Self, String> {
+        let policies = PolicySet::from_policies(policies.cloned());
+        let policies = policies.map_err(|error| error.to_string())?;
         let mut guarded = Self {
-            whole: Arc::new(Met::of(policies)),
+            whole: Arc::new(Met { policies, reads: Reads::of(text) }),
             groups: vec![Vec::new()],
             resources: HashMap::new(),
             arguments: HashMap::new(),
@@ -90,7 +98,7 @@ impl Guarded {
                 group.push(policy.clone());
             }
         }
-        guarded
+        Ok(guarded)
     }
 
     /// Those that can be satisfied, or fail, for this resource and these arguments.
@@ -229,7 +237,7 @@ mod tests {
             let id = policy.annotation("id").unwrap().parse().unwrap();
             set.add(policy.new_id(id)).unwrap();
         }
-        let guarded = Guarded::of(set);
+        let guarded = Guarded::of(set.policies(), &set.to_string()).unwrap();
         let resource = EntityUid::from_str(&format!("Tool::{tool:?}")).unwrap();
         let met = || guarded.meeting(&resource, Some(&arguments));
         let mut ids: Vec<_> =

@@ -15,6 +15,7 @@ pub mod call;
 pub mod connect;
 mod context;
 mod guard;
+mod listed;
 pub mod mediation;
 pub mod scope;
 pub mod set;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Digest, SHA256};
@@ -11,10 +12,10 @@ use cedar_policy::{Authorizer, Effect, PolicyId, Response};
 use super::approval::{Approved, Binding};
 use super::call::{Call, Direction, Target};
 use super::connect::max_life;
-use super::context::Question;
+use super::context::{Question, Scene};
 use super::mediation::{self, Row, Rule, Shape};
 use super::scope::{self, Scope};
-use super::slice::Slices;
+use super::slice::{Slice, Slices};
 use crate::types::{ApprovalId, ConnectionName, Subject, Timestamp, hex};
 
 /// One policy file's text.
@@ -399,61 +400,34 @@ impl PolicySet {
         }
     }
 
-    /// Whether a list may show a tool, prompt or resource: unless it is certain that using it
-    /// would be denied. The arguments are not known yet, so a policy that fails for want of them
-    /// might still permit (a `permit` counts), and might not forbid (a `forbid` does not).
-    pub fn may_list(
-        &self,
-        subject: &Subject,
-        connection: &ConnectionName,
-        target: &Target,
-        facts: &Facts,
-    ) -> bool {
-        let action = match target {
-            Target::Connection => return true,
-            other if !facts.scope.reaches(other) => return false,
-            Target::Tool(_) => "tools/call",
-            Target::Prompt(_) => "prompts/get",
-            Target::Resource(_) => "resources/read",
-        };
-        let mut question = Question {
-            subject,
-            connection,
-            action,
-            groups: Row::of(action, Shape::Request).groups,
-            target,
-            direction: Direction::ClientToServer,
-            params: None,
-            approved: false,
-        };
-        let visible = |question: &Question<'_>| -> Option<bool> {
-            let response = self.ask(question, facts).ok()?;
-            let reasons: Vec<_> = reasons(&response);
-            Some(match response.decision() {
-                cedar_policy::Decision::Allow => true,
-                // Satisfied forbids, and nothing a person could lift.
-                cedar_policy::Decision::Deny if !reasons.is_empty() => return None,
-                cedar_policy::Decision::Deny => response.diagnostics().errors().any(|error| {
-                    let cedar_policy::AuthorizationError::PolicyEvaluationError(error) = error;
-                    self.cedar
-                        .policy(error.policy_id())
-                        .is_some_and(|policy| policy.effect() == Effect::Permit)
-                }),
-            })
-        };
-        visible(&question).unwrap_or_else(|| {
-            question.approved = true;
-            visible(&question).unwrap_or(false)
-        })
+    fn ask(&self, question: &Question<'_>, facts: &Facts) -> Result<Response, String> {
+        let slice = self.slice(question)?;
+        let scene = slice.scene(question).map_err(|error| error.to_string())?;
+        self.ask_of(&slice, &scene, question, facts)
     }
 
-    fn ask(&self, question: &Question<'_>, facts: &Facts) -> Result<Response, String> {
-        let slice = self.slices.slice(&self.cedar, question);
+    /// The policies that can decide a question.
+    pub(super) fn slice(&self, question: &Question<'_>) -> Result<Arc<Slice>, String> {
+        self.slices.slice(question)
+    }
+
+    /// Whether the policy of an id permits, rather than forbids.
+    pub(super) fn permits(&self, id: &PolicyId) -> bool {
+        self.cedar.policy(id).is_some_and(|policy| policy.effect() == Effect::Permit)
+    }
+
+    /// Puts a question to the policies of its slice.
+    pub(super) fn ask_of(
+        &self,
+        slice: &Slice,
+        scene: &Scene,
+        question: &Question<'_>,
+        facts: &Facts,
+    ) -> Result<Response, String> {
         let failed = |error: super::context::ContextError| error.to_string();
-        let scene = slice.scene(question).map_err(failed)?;
         let arguments = question.params.and_then(|params| params.get("arguments"));
         let met = slice.policies.meeting(&scene.resource, arguments);
-        let request = question.request(&scene, facts, met.reads).map_err(failed)?;
+        let request = question.request(scene, facts, met.reads).map_err(failed)?;
         Ok(self.authorizer.is_authorized(&request, &met.policies, &scene.entities))
     }
 

@@ -15,6 +15,7 @@ use cedar_policy::{
 use super::call::Target;
 use super::context::{ContextError, Question, Scene};
 use super::guard::Guarded;
+use super::listed::Steady;
 use crate::types::SubjectKind;
 
 /// Slices that are remembered. Who asks for more makes them anew.
@@ -23,14 +24,40 @@ const REMEMBERED: usize = 1024;
 /// The policies, by whom and what they can concern.
 #[derive(Debug, Default)]
 pub(super) struct Slices {
+    /// All of them.
+    all: Vec<Scoped>,
     /// Every action that a policy names. Others differ in their groups only.
     named: BTreeSet<String>,
     made: Mutex<HashMap<Key, Arc<Slice>>>,
 }
 
+/// A policy, and what takes Cedar time to tell of it.
+#[derive(Debug)]
+struct Scoped {
+    policy: Policy,
+    principal: PrincipalConstraint,
+    action: ActionConstraint,
+    resource: ResourceConstraint,
+    text: String,
+}
+
+impl Scoped {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            principal: policy.principal_constraint(),
+            action: policy.action_constraint(),
+            resource: policy.resource_constraint(),
+            text: policy.to_string(),
+            policy: policy.clone(),
+        }
+    }
+}
+
 /// Some of the policies, and what questions are put to them.
 pub(super) struct Slice {
     pub(super) policies: Guarded,
+    /// Where they say the same at every moment.
+    pub(super) steady: Option<Steady>,
     /// What has been asked about, by action and target.
     scenes: Mutex<HashMap<(String, Target), Arc<Scene>>>,
 }
@@ -48,8 +75,12 @@ impl std::fmt::Debug for Slice {
 }
 
 impl Slice {
-    fn of(policies: PolicySet) -> Self {
-        Self { policies: Guarded::of(policies), scenes: Mutex::default() }
+    fn of(policies: &[&Scoped], connection: &str) -> Result<Self, String> {
+        let text: String = policies.iter().map(|scoped| scoped.text.as_str()).collect();
+        let steady = Steady::of(&text, connection);
+        let policies = policies.iter().map(|scoped| &scoped.policy);
+        let policies = Guarded::of(policies, &text)?;
+        Ok(Self { policies, steady, scenes: Mutex::default() })
     }
 
     /// What a question of this slice is about.
@@ -88,17 +119,21 @@ struct Key {
 impl Slices {
     /// What there is to know of the policies `all`.
     pub(super) fn of(all: &PolicySet) -> Self {
-        let actions = all.policies().flat_map(|policy| match policy.action_constraint() {
+        let all: Vec<_> = all.policies().map(Scoped::of).collect();
+        let actions = all.iter().flat_map(|scoped| match &scoped.action {
             ActionConstraint::Any => Vec::new(),
             ActionConstraint::Eq(action) => vec![action],
-            ActionConstraint::In(actions) => actions,
+            ActionConstraint::In(actions) => actions.iter().collect(),
         });
-        let named = actions.map(|action| id(&action).to_owned()).collect();
-        Self { named, made: Mutex::default() }
+        let named = actions.map(|action| id(action).to_owned()).collect();
+        Self { all, named, made: Mutex::default() }
     }
 
-    /// Those of `all` that can decide the question.
-    pub(super) fn slice(&self, all: &PolicySet, question: &Question<'_>) -> Arc<Slice> {
+    /// Those that can decide the question.
+    ///
+    /// # Errors
+    /// What must be a denial: it cannot be said which policies these are.
+    pub(super) fn slice(&self, question: &Question<'_>) -> Result<Arc<Slice>, String> {
         let key = Key {
             subject: question.subject.id.as_str().to_owned(),
             kind: question.subject.kind.clone(),
@@ -108,24 +143,16 @@ impl Slices {
             connection: question.connection.as_str().to_owned(),
         };
         if let Some(made) = self.made().get(&key) {
-            return Arc::clone(made);
+            return Ok(Arc::clone(made));
         }
-        let policies = all.policies().filter(|policy| key.can_meet(policy)).cloned();
-        let mut slice = PolicySet::new();
-        for policy in policies {
-            // The ids are taken from a set, so they differ; were one to be refused all the same,
-            // the whole set is the slice.
-            if slice.add(policy).is_err() {
-                return Arc::new(Slice::of(all.clone()));
-            }
-        }
-        let slice = Arc::new(Slice::of(slice));
+        let met: Vec<_> = self.all.iter().filter(|scoped| key.can_meet(scoped)).collect();
+        let slice = Arc::new(Slice::of(&met, &key.connection)?);
         let mut made = self.made();
         if made.len() >= REMEMBERED {
             made.clear();
         }
         made.insert(key, Arc::clone(&slice));
-        slice
+        Ok(slice)
     }
 
     fn made(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<Slice>>> {
@@ -134,10 +161,10 @@ impl Slices {
 }
 
 impl Key {
-    fn can_meet(&self, policy: &Policy) -> bool {
-        self.principal(&policy.principal_constraint())
-            && self.action(&policy.action_constraint())
-            && self.resource(&policy.resource_constraint())
+    fn can_meet(&self, scoped: &Scoped) -> bool {
+        self.principal(&scoped.principal)
+            && self.action(&scoped.action)
+            && self.resource(&scoped.resource)
     }
 
     fn principal(&self, constraint: &PrincipalConstraint) -> bool {
@@ -145,7 +172,7 @@ impl Key {
             PrincipalConstraint::Any | PrincipalConstraint::Is(_) => true,
             PrincipalConstraint::Eq(uid)
             | PrincipalConstraint::In(uid)
-            | PrincipalConstraint::IsIn(_, uid) => match kind(uid).as_str() {
+            | PrincipalConstraint::IsIn(_, uid) => match kind(uid) {
                 "Subject" => id(uid) == self.subject,
                 "Group" => self.groups.contains(id(uid)),
                 _ => true,
@@ -169,7 +196,7 @@ impl Key {
             ResourceConstraint::Any | ResourceConstraint::Is(_) => true,
             ResourceConstraint::Eq(uid)
             | ResourceConstraint::In(uid)
-            | ResourceConstraint::IsIn(_, uid) => match kind(uid).as_str() {
+            | ResourceConstraint::IsIn(_, uid) => match kind(uid) {
                 "Connection" => id(uid) == self.connection,
                 // Their ids begin with the connection's name, which has no slash.
                 "Tool" | "Prompt" | "Resource" => {
@@ -181,8 +208,9 @@ impl Key {
     }
 }
 
-fn kind(uid: &EntityUid) -> String {
-    uid.type_name().to_string()
+/// The type of an entity, without its namespace: there is none here.
+fn kind(uid: &EntityUid) -> &str {
+    uid.type_name().basename()
 }
 
 fn id(uid: &EntityUid) -> &str {
@@ -321,7 +349,7 @@ mod tests {
             let whole = ask(&all, &question.scene().unwrap(), Reads::of("now source_ip arguments"));
             // The second time it is remembered.
             for _ in 0..2 {
-                let slice = slices.slice(&all, &question);
+                let slice = slices.slice(&question).unwrap();
                 let scene = slice.scene(&question).unwrap();
                 let arguments = params.as_ref().map(|params| &params["arguments"]);
                 let met = slice.policies.meeting(&scene.resource, arguments);
@@ -349,7 +377,7 @@ mod tests {
             action_groups: &[],
             connection: "c8".to_owned(),
         };
-        let meets = |key: &Key| all.policies().filter(|policy| key.can_meet(policy)).count();
+        let meets = |key: &Key| all.policies().filter(|one| key.can_meet(&Scoped::of(one))).count();
         assert_eq!(meets(&key("x/a9")), 3);
         assert_eq!(meets(&key("tools/call")), 2);
     }

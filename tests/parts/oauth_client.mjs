@@ -3,7 +3,8 @@
 //
 //   node oauth_client.mjs v1|v2 PLAN URL
 //
-// One step more: {"step": "login"} throws the tokens away and connects anew.
+// Two steps more: {"step": "leave"} is done with the connection, which opens no page from then on,
+// and {"step": "login"} throws the tokens away and connects anew.
 // With {"dpop": true} in the plan, v2 asks for tokens that are bound to its own key (RFC 9449).
 
 import fs from 'node:fs';
@@ -89,6 +90,10 @@ async function connect() {
 
 async function take(step) {
   switch (step.step) {
+    case 'leave':
+      provider = undefined;
+      await client.close().catch(() => {});
+      return null;
     case 'login':
       await client.close().catch(() => {});
       given.push(undefined);

@@ -52,6 +52,9 @@ _mcpx() {
             mcpx,ls)
                 cmd="mcpx__subcmd__ls"
                 ;;
+            mcpx,mask)
+                cmd="mcpx__subcmd__mask"
+                ;;
             mcpx,policy)
                 cmd="mcpx__subcmd__policy"
                 ;;
@@ -97,6 +100,12 @@ _mcpx() {
             mcpx__subcmd__demo,sample-server)
                 cmd="mcpx__subcmd__demo__subcmd__sample__subcmd__server"
                 ;;
+            mcpx__subcmd__mask,classes)
+                cmd="mcpx__subcmd__mask__subcmd__classes"
+                ;;
+            mcpx__subcmd__mask,try)
+                cmd="mcpx__subcmd__mask__subcmd__try"
+                ;;
             mcpx__subcmd__policy,check)
                 cmd="mcpx__subcmd__policy__subcmd__check"
                 ;;
@@ -119,7 +128,7 @@ _mcpx() {
 
     case "${cmd}" in
         mcpx)
-            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec client authorize approve deny request grants revoke sessions replay audit policy tools trust serve demo"
+            opts="-v -h -V --json --verbose --no-color --log --home --server --help --version login logout status ls connect exec client authorize approve deny request grants revoke sessions replay audit policy mask tools trust serve demo"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -741,6 +750,92 @@ _mcpx() {
                 return 0
             fi
             case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__mask)
+            opts="-v -h --json --verbose --no-color --log --home --server --help classes try"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__mask__subcmd__classes)
+            opts="-v -h --config --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcpx__subcmd__mask__subcmd__try)
+            opts="-v -h --jsonl --text --explain --config --json --verbose --no-color --log --home --server --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

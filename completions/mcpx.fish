@@ -49,6 +49,7 @@ complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "sessions" -d 'List sessio
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "replay" -d 'Show what happened in a session, call by call'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "audit" -d 'Check the audit log'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "policy" -d 'Check policies'
+complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "mask" -d 'See what masking does'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "tools" -d 'See the accepted definitions of tools, and accept changed ones'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "trust" -d 'Look at trust rules for jobs'
 complete -c mcpx -n "__fish_mcpx_needs_command" -f -a "serve" -d 'Run the control server and the gateway'
@@ -321,6 +322,34 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcom
 complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -l no-color -d 'Print no colours, as NO_COLOR does'
 complete -c mcpx -n "__fish_mcpx_using_subcommand policy; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -f -a "classes" -d 'List the classes of values that can be masked'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -f -a "try" -d 'Mask a file or standard input, as the gateway would'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l config -d 'The configuration file whose [masking] counts [default: the built-in rules]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -s h -l help -d 'Print help'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l config -d 'The configuration file whose [masking] counts [default: the built-in rules]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l server -d 'The control server [default: the one of the last login]' -r
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l jsonl -d 'Take one JSON-RPC message a line, and print each masked, line for line'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l text -d 'Take the input, or with --jsonl each of its lines, as plain text'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l explain -d 'Say on stderr what was masked: its class and where it stood'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l json -d 'Print data and errors as JSON'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l no-color -d 'Print no colours, as NO_COLOR does'
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand tools; and not __fish_seen_subcommand_from ls diff accept" -l server -d 'The control server [default: the one of the last login]' -r

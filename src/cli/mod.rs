@@ -19,6 +19,7 @@ pub mod grants;
 pub mod login;
 pub mod logout;
 pub mod ls;
+pub mod mask;
 pub mod policy;
 pub mod replay;
 pub mod request;
@@ -125,6 +126,7 @@ enum Verb {
     Replay(replay::ReplayArgs),
     Audit(audit::AuditArgs),
     Policy(policy::PolicyArgs),
+    Mask(mask::MaskArgs),
     Tools(tools::ToolsArgs),
     Trust(trust::TrustArgs),
     Serve(serve::ServeArgs),
@@ -199,6 +201,7 @@ impl Verb {
             Self::Replay(args) => replay::run(args, context).await,
             Self::Audit(args) => audit::run(args, context).await,
             Self::Policy(args) => policy::run(args, context).await,
+            Self::Mask(args) => mask::run(args, context).await,
             Self::Tools(args) => tools::run(args, context).await,
             Self::Trust(args) => trust::run(args, context).await,
             Self::Serve(args) => serve::run(args, context).await,

@@ -37,6 +37,42 @@ pub fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// Data on stdout, as it is: no colours are looked for in it. Nothing is certain to have been
+/// written before [`Lines::flush`].
+#[derive(Debug)]
+pub struct Lines {
+    out: io::BufWriter<io::Stdout>,
+}
+
+impl Lines {
+    /// One line.
+    ///
+    /// # Errors
+    /// As [`Ui::print`].
+    pub fn line(&mut self, line: &str) -> Result<(), CliError> {
+        writeln!(self.out, "{line}")?;
+        Ok(())
+    }
+
+    /// A text with its own line ends.
+    ///
+    /// # Errors
+    /// As [`Ui::print`].
+    pub fn text(&mut self, text: &str) -> Result<(), CliError> {
+        self.out.write_all(text.as_bytes())?;
+        Ok(())
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// As [`Ui::print`].
+    pub fn flush(&mut self) -> Result<(), CliError> {
+        self.out.flush()?;
+        Ok(())
+    }
+}
+
 impl Ui {
     /// Decides once how to speak.
     pub fn new(json: bool, no_color: bool) -> Self {
@@ -65,6 +101,11 @@ impl Ui {
         writeln!(out, "{line}")?;
         out.flush()?;
         Ok(())
+    }
+
+    /// Many lines of data on stdout, written together.
+    pub fn lines(&self) -> Lines {
+        Lines { out: io::BufWriter::with_capacity(1 << 16, io::stdout()) }
     }
 
     /// One JSON document on one line of stdout.

@@ -7,6 +7,7 @@
 mod connection;
 mod credential;
 mod file;
+mod masking;
 mod oauth;
 mod possession;
 mod saml;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use self::connection::{ConnectionSettings, Reach};
 use self::file::{File, Place};
+pub use self::masking::Masking;
 pub use self::trust::Trust;
 use crate::control::issuer::LocalIssuerSettings;
 use crate::control::issuer::saml::SamlSettings;

@@ -1,4 +1,5 @@
 //! `mcpx mask`: somebody tries what masking does, without a server.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

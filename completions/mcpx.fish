@@ -331,7 +331,7 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subc
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -s h -l help -d 'Print help'
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -f -a "classes" -d 'List the classes of values that can be masked'
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and not __fish_seen_subcommand_from classes try" -f -a "try" -d 'Mask a file or standard input, as the gateway would'
-complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l config -d 'The configuration file whose [masking] counts [default: the built-in rules]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l config -d 'The configuration file whose `[masking]` counts; without it, the built-in rules' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l server -d 'The control server [default: the one of the last login]' -r
@@ -339,7 +339,7 @@ complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcomma
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -s v -l verbose -d 'Say on stderr what happens (finer: MCPX_LOG=mcpx=trace)'
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -l no-color -d 'Print no colours, as NO_COLOR does'
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from classes" -s h -l help -d 'Print help'
-complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l config -d 'The configuration file whose [masking] counts [default: the built-in rules]' -r -F
+complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l config -d 'The configuration file whose `[masking]` counts; without it, the built-in rules' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l log -d 'Which diagnostics go to stderr, as in `mcpx=debug,hyper=info`' -r
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l home -d 'Where logins and remembered checkpoints live [default: the user\'s data directory]' -r -F
 complete -c mcpx -n "__fish_mcpx_using_subcommand mask; and __fish_seen_subcommand_from try" -l server -d 'The control server [default: the one of the last login]' -r

@@ -34,7 +34,7 @@ enum MaskVerb {
 
 #[derive(clap::Args, Debug)]
 struct ConfigArgs {
-    /// The configuration file whose [masking] counts [default: the built-in rules]
+    /// The configuration file whose `[masking]` counts; without it, the built-in rules
     #[arg(long, value_name = "FILE", env = "MCPX_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
